@@ -1,0 +1,277 @@
+package hosted
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/berth-registry/berth/internal/blob"
+	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/oci"
+)
+
+// checkPage is how many rows a check reads at a time.
+const checkPage = 500
+
+// orphanAge is how old an object without a row must be to be called an orphan:
+// a row is always there first, but a check beside a running server reads the
+// two at different moments.
+const orphanAge = 10 * time.Minute
+
+// CheckedMetadata is what Check needs of a database besides; *meta.DB has it.
+type CheckedMetadata interface {
+	Metadata
+	CheckTotals(ctx context.Context) (meta.Totals, error)
+	CheckDatabase(ctx context.Context) ([]string, error)
+	CheckBlobs(ctx context.Context, after oci.Digest, n int) ([]meta.CheckedBlob, error)
+	CheckManifests(ctx context.Context, repositoryID string, after oci.Digest, n int) ([]meta.CheckedManifest, error)
+	CheckUploads(ctx context.Context, after string, n int) ([]meta.Upload, error)
+	LinkedBy(ctx context.Context, d oci.Digest, n int) ([]string, error)
+	KeyOwner(ctx context.Context, key string) (kind string, size int64, err error)
+	BuryOrphan(ctx context.Context, key string) error
+	MarkDamaged(ctx context.Context, b meta.CheckedBlob) error
+}
+
+// Finding is one thing that is wrong.
+type Finding struct {
+	Repositories []string   // that are concerned; at most ten are named
+	Digest       oci.Digest // "" where content is not the matter
+	Problem      string
+	Repaired     string // what was done about it; "" for nothing
+}
+
+// Progress of a check: what has been looked at, of how much.
+type Progress struct{ Done, Total meta.Totals }
+
+// Checker holds rows against bytes, both ways, and hashes every byte anew. It
+// changes nothing unless Repair is set, and works beside a running server.
+type Checker struct {
+	DB       CheckedMetadata
+	Blobs    blob.Store
+	Repair   bool
+	Report   func(Finding)
+	Progress func(Progress) // may be nil; called often
+
+	progress Progress
+}
+
+// Run checks everything. Its error means that the check could not be finished;
+// what is wrong with the content goes to Report.
+func (c *Checker) Run(ctx context.Context) (err error) {
+	if c.progress.Total, err = c.DB.CheckTotals(ctx); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{c.database, c.manifests, c.blobs, c.uploads, c.objects} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Checker) step(add meta.Totals) {
+	c.progress.Done.Blobs += add.Blobs
+	c.progress.Done.BlobBytes += add.BlobBytes
+	c.progress.Done.Manifests += add.Manifests
+	if c.Progress != nil {
+		c.Progress(c.progress)
+	}
+}
+
+func (c *Checker) database(ctx context.Context) error {
+	problems, err := c.DB.CheckDatabase(ctx)
+	for _, p := range problems {
+		c.Report(Finding{Problem: "database: " + p})
+	}
+	return err
+}
+
+func (c *Checker) manifests(ctx context.Context) error {
+	var last meta.CheckedManifest
+	for {
+		page, err := c.DB.CheckManifests(ctx, last.RepositoryID, last.Digest, checkPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, m := range page {
+			if int64(len(m.Content)) != m.Size || !m.Digest.Verify(m.Content) {
+				c.Report(Finding{Repositories: []string{m.Repository}, Digest: m.Digest,
+					Problem: "the stored manifest does not have its digest; delete it and push it again"})
+			}
+			c.step(meta.Totals{Manifests: 1})
+		}
+		last = page[len(page)-1]
+		last.Content = nil
+	}
+}
+
+func (c *Checker) blobs(ctx context.Context) error {
+	for after := oci.Digest(""); ; {
+		page, err := c.DB.CheckBlobs(ctx, after, checkPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, b := range page {
+			if err := c.blob(ctx, b); err != nil {
+				return err
+			}
+			after = b.Digest
+		}
+	}
+}
+
+func (c *Checker) blob(ctx context.Context, b meta.CheckedBlob) error {
+	defer c.step(meta.Totals{Blobs: 1})
+	problem := "its bytes were found damaged earlier; push it again"
+	if !b.Damaged {
+		if problem = c.bytes(ctx, b); problem == "" {
+			return ctx.Err()
+		}
+	}
+	if kind, _, err := c.DB.KeyOwner(ctx, b.Key); errors.Is(err, meta.ErrNotFound) || err == nil && kind != "blob" {
+		return nil // deleted while it was being checked
+	} else if err != nil {
+		return err
+	}
+	repos, err := c.DB.LinkedBy(ctx, b.Digest, 10)
+	if err != nil {
+		return err
+	}
+	f := Finding{Repositories: repos, Digest: b.Digest, Problem: problem}
+	if c.Repair && !b.Damaged {
+		if err := c.DB.MarkDamaged(ctx, b); err != nil {
+			return err
+		}
+		f.Repaired = "taken out of service until it is pushed again"
+	}
+	c.Report(f)
+	return nil
+}
+
+// bytes says what is wrong with a blob's bytes; "" for nothing.
+func (c *Checker) bytes(ctx context.Context, b meta.CheckedBlob) string {
+	rc, err := c.Blobs.Open(ctx, b.Key, 0, b.Size)
+	if err != nil {
+		return fmt.Sprintf("its bytes cannot be read: %v", err)
+	}
+	defer rc.Close()
+	h := b.Digest.Algorithm().New()
+	n, err := io.Copy(io.MultiWriter(h, progressWriter{c}), contextReader{ctx, rc})
+	switch {
+	case ctx.Err() != nil:
+		return ""
+	case err != nil:
+		return fmt.Sprintf("its bytes cannot be read: %v", err)
+	case n != b.Size:
+		return fmt.Sprintf("%d bytes are stored, not %d", n, b.Size)
+	}
+	if got := b.Digest.Algorithm().FromHash(h); got != b.Digest {
+		return fmt.Sprintf("its bytes have digest %s", got)
+	}
+	return ""
+}
+
+func (c *Checker) uploads(ctx context.Context) error {
+	for after := ""; ; {
+		page, err := c.DB.CheckUploads(ctx, after, checkPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, u := range page {
+			after = u.ID
+			if u.Size == 0 {
+				continue
+			}
+			if err := c.upload(ctx, u); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// upload checks that the bytes a session has acknowledged are there.
+func (c *Checker) upload(ctx context.Context, u meta.Upload) error {
+	rc, err := c.Blobs.Open(ctx, u.ID, u.Size-1, 1)
+	if err == nil {
+		_, err = io.ReadFull(rc, make([]byte, 1))
+		rc.Close()
+	}
+	if err == nil {
+		return nil
+	}
+	f := Finding{Repositories: []string{u.Repository},
+		Problem: fmt.Sprintf("upload session %s has lost bytes that were acknowledged: %v", u.ID, err)}
+	if now, gone := c.DB.Upload(ctx, u.Repository, u.ID); gone != nil || now.Version != u.Version {
+		return nil // finished or cancelled while it was being checked
+	}
+	if c.Repair {
+		if err := c.DB.CancelUpload(ctx, u); err != nil {
+			return err
+		}
+		f.Repaired = "cancelled; the client starts anew"
+	}
+	c.Report(f)
+	return nil
+}
+
+// objects looks for bytes that no row names, or of another size than it says.
+func (c *Checker) objects(ctx context.Context) error {
+	for o, err := range c.Blobs.List(ctx, "") {
+		if err != nil {
+			return err
+		}
+		kind, size, err := c.DB.KeyOwner(ctx, o.Key)
+		switch {
+		case err == nil && kind == "blob" && o.Size > size:
+			c.Report(Finding{Problem: fmt.Sprintf("object %s has %d bytes, its blob %d", o.Key, o.Size, size)})
+		case err == nil || time.Since(o.Modified) < orphanAge:
+		case !errors.Is(err, meta.ErrNotFound):
+			return err
+		default:
+			if err := c.orphan(ctx, o); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+func (c *Checker) orphan(ctx context.Context, o blob.Object) error {
+	f := Finding{Problem: fmt.Sprintf("object %s (%d bytes) belongs to no blob and no upload", o.Key, o.Size)}
+	if c.Repair {
+		if err := c.DB.BuryOrphan(ctx, o.Key); err != nil {
+			return err
+		}
+		if err := c.Blobs.Delete(ctx, o.Key); err != nil {
+			return err
+		}
+		if err := c.DB.ForgetDead(ctx, o.Key); err != nil {
+			return err
+		}
+		f.Repaired = "deleted"
+	}
+	c.Report(f)
+	return nil
+}
+
+type progressWriter struct{ c *Checker }
+
+func (w progressWriter) Write(p []byte) (int, error) {
+	w.c.step(meta.Totals{BlobBytes: int64(len(p))})
+	return len(p), nil
+}
+
+// contextReader ends a long read with its context.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}

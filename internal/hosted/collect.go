@@ -1,0 +1,84 @@
+package hosted
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/berth-registry/berth/internal/blob"
+	"github.com/berth-registry/berth/internal/meta"
+)
+
+// collectBatch bounds one transaction of collection.
+const collectBatch = 200
+
+// Collected counts what one run of Collect removed.
+type Collected struct {
+	Uploads int // expired upload sessions
+	Links   int // blobs taken out of repositories that held them for nothing
+	Objects int // objects whose bytes were freed
+}
+
+// Collect removes what is due: expired upload sessions, links that nothing
+// holds, and the bytes of dead objects. It goes from queue to queue, never over
+// the store, in short transactions beside running requests.
+func (r *Registry) Collect(ctx context.Context) (c Collected, err error) {
+	now := time.Now()
+	err = errors.Join(
+		drain(ctx, func() (int, error) {
+			n, err := r.db.ExpireUploads(ctx, now.Add(-r.o.UploadExpiry), collectBatch)
+			c.Uploads += n
+			return n, err
+		}),
+		drain(ctx, func() (int, error) {
+			removed, seen, err := r.db.CollectLinks(ctx, now.Add(-r.o.UnreferencedAge), collectBatch)
+			c.Links += removed
+			return seen, err
+		}),
+		drain(ctx, func() (int, error) {
+			dead, err := r.db.DeadObjects(ctx, now, collectBatch)
+			if err != nil {
+				return 0, err
+			}
+			freed := r.free(ctx, dead...)
+			c.Objects += freed
+			return freed, nil
+		}),
+	)
+	return c, err
+}
+
+// drain repeats a step until it finds less than a batch to do.
+func drain(ctx context.Context, step func() (int, error)) error {
+	for {
+		n, err := step()
+		if err != nil || n < collectBatch {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// free deletes the bytes of dead objects and then the notes of them. What
+// fails stays noted: the next collection tries again.
+func (r *Registry) free(ctx context.Context, dead ...meta.DeadObject) (freed int) {
+	ctx = context.WithoutCancel(ctx)
+	var gone []string
+	for _, o := range dead {
+		var err error
+		if o.Unsealed {
+			err = r.blobs.Abort(ctx, o.Key, blob.State{Size: o.Size, Opaque: o.State})
+		} else {
+			err = r.blobs.Delete(ctx, o.Key)
+		}
+		if err == nil {
+			gone = append(gone, o.Key)
+		}
+	}
+	if len(gone) == 0 || r.db.ForgetDead(ctx, gone...) != nil {
+		return 0
+	}
+	return len(gone)
+}

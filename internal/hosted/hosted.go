@@ -1,0 +1,108 @@
+// Package hosted is the registry that keeps its own content: what it knows in
+// SQL, its bytes in a blob store. It joins the two so that neither ever claims
+// what the other does not have: bytes are durable before a row names them, and
+// rows are gone before bytes are freed.
+package hosted
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/berth-registry/berth/internal/blob"
+	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/oci"
+	"github.com/berth-registry/berth/internal/registry"
+)
+
+// Metadata is what a hosted registry needs of a database; *meta.DB is one.
+type Metadata interface {
+	Manifest(ctx context.Context, repo string, ref oci.Ref) (meta.Manifest, error)
+	Resolve(ctx context.Context, repo string, ref oci.Ref) (meta.Manifest, error)
+	Blob(ctx context.Context, repo string, d oci.Digest) (meta.Blob, error)
+	TouchBlob(ctx context.Context, repo string, d oci.Digest) error
+	Tags(ctx context.Context, repo, after string, n int) ([]string, error)
+	Repositories(ctx context.Context, after string, n int) ([]string, error)
+	Referrers(ctx context.Context, repo string, subject oci.Digest, artifactType string, after oci.Digest, n int) ([]oci.Descriptor, error)
+
+	CreateUpload(ctx context.Context, u meta.Upload) error
+	Upload(ctx context.Context, repo, id string) (meta.Upload, error)
+	LeaseUpload(ctx context.Context, repo, id string, ttl time.Duration) (meta.Upload, error)
+	RenewUpload(ctx context.Context, id string, version int64, ttl time.Duration) error
+	SaveUpload(ctx context.Context, u meta.Upload) error
+	ReleaseUpload(ctx context.Context, id string, version int64) error
+	CancelUpload(ctx context.Context, u meta.Upload) error
+
+	CommitBlob(ctx context.Context, u meta.Upload, d oci.Digest) (kept bool, err error)
+	Mount(ctx context.Context, repo, from string, d oci.Digest) (size int64, err error)
+	PutManifest(ctx context.Context, p meta.PutManifest) error
+	DeleteTag(ctx context.Context, repo, tag string) error
+	DeleteManifest(ctx context.Context, repo string, d oci.Digest) error
+	DeleteBlob(ctx context.Context, repo string, d oci.Digest) error
+
+	ExpireUploads(ctx context.Context, before time.Time, n int) (int, error)
+	CollectLinks(ctx context.Context, before time.Time, n int) (removed, seen int, err error)
+	DeadObjects(ctx context.Context, before time.Time, n int) ([]meta.DeadObject, error)
+	ForgetDead(ctx context.Context, keys ...string) error
+}
+
+// Options of New; the zero value is useful.
+type Options struct {
+	// Sparse says whether a repository takes manifests that name content it
+	// does not have. nil: none does.
+	Sparse func(repo string) bool
+	// UploadExpiry is how long an untouched upload session lives. Default 7 days.
+	UploadExpiry time.Duration
+	// UnreferencedAge is how long a blob that no manifest holds is kept after
+	// a client was last told that it is there. Default 24 hours.
+	UnreferencedAge time.Duration
+}
+
+// Registry is a hosted registry.
+type Registry struct {
+	db    Metadata
+	blobs blob.Store
+	o     Options
+}
+
+var _ registry.Registry = (*Registry)(nil)
+
+// New joins a database and a blob store; the caller closes them.
+func New(db Metadata, blobs blob.Store, o Options) *Registry {
+	if o.Sparse == nil {
+		o.Sparse = func(string) bool { return false }
+	}
+	if o.UploadExpiry == 0 {
+		o.UploadExpiry = 7 * 24 * time.Hour
+	}
+	if o.UnreferencedAge == 0 {
+		o.UnreferencedAge = 24 * time.Hour
+	}
+	return &Registry{db: db, blobs: blobs, o: o}
+}
+
+// coded gives an error of the layers below its code. unknown is the code of
+// "not found" in the caller's context.
+func coded(err error, repo string, unknown registry.Code, what any) error {
+	var missing *meta.MissingError
+	var held *meta.ReferencedError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, meta.ErrNotFound):
+		return &registry.Error{Code: unknown, Repo: repo, Detail: what}
+	case errors.Is(err, meta.ErrNoRepository):
+		return &registry.Error{Code: registry.NameUnknown, Repo: repo, Detail: map[string]string{"name": repo}}
+	case errors.As(err, &missing):
+		return &registry.Error{Code: registry.ManifestBlobUnknown, Repo: repo, Detail: missing.Digests}
+	case errors.As(err, &held):
+		return &registry.Error{Code: registry.Referenced, Repo: repo, Detail: map[string]any{
+			"heldBy": held.By, "hint": "delete the manifests that hold it first"}}
+	case errors.Is(err, blob.ErrFull), errors.Is(err, meta.ErrFull):
+		return &registry.Error{Code: registry.InsufficientStorage, Repo: repo,
+			Detail: "the registry's storage is full; try again when its operator has freed space", Err: err}
+	case errors.Is(err, meta.ErrClosed):
+		return &registry.Error{Code: registry.Unavailable, Repo: repo, Detail: "the registry is shutting down; try again", Err: err}
+	}
+	return err
+}

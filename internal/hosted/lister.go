@@ -1,0 +1,68 @@
+package hosted
+
+import (
+	"context"
+	"iter"
+
+	"github.com/berth-registry/berth/internal/oci"
+	"github.com/berth-registry/berth/internal/registry"
+)
+
+// pageSize is how many rows a list reads at a time. No transaction is open
+// between two pages, so a slow reader holds nothing up.
+const pageSize = 1000
+
+func (r *Registry) Tags(ctx context.Context, repo, after string) iter.Seq2[string, error] {
+	return pages(repo, after, func(after string) ([]string, error) {
+		return r.db.Tags(ctx, repo, after, pageSize)
+	})
+}
+
+func (r *Registry) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
+	return pages("", after, func(after string) ([]string, error) {
+		return r.db.Repositories(ctx, after, pageSize)
+	})
+}
+
+func (r *Registry) Referrers(ctx context.Context, repo string, subject oci.Digest, artifactType string, after oci.Digest) iter.Seq2[oci.Descriptor, error] {
+	return func(yield func(oci.Descriptor, error) bool) {
+		for {
+			page, err := r.db.Referrers(ctx, repo, subject, artifactType, after, pageSize)
+			if err != nil {
+				yield(oci.Descriptor{}, coded(err, repo, registry.Internal, nil))
+				return
+			}
+			for _, d := range page {
+				if !yield(d, nil) {
+					return
+				}
+				after = d.Digest
+			}
+			if len(page) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// pages yields the strings of one page after the other.
+func pages(repo, after string, page func(after string) ([]string, error)) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for {
+			list, err := page(after)
+			if err != nil {
+				yield("", coded(err, repo, registry.Internal, nil))
+				return
+			}
+			for _, s := range list {
+				if !yield(s, nil) {
+					return
+				}
+			}
+			if len(list) < pageSize {
+				return
+			}
+			after = list[len(list)-1]
+		}
+	}
+}

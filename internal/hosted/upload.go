@@ -1,0 +1,244 @@
+package hosted
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/oci"
+	"github.com/berth-registry/berth/internal/registry"
+)
+
+// A lease outlives a frozen process by leaseTTL at most; a live one renews it
+// in time.
+const (
+	leaseTTL   = 15 * time.Second
+	leaseRenew = leaseTTL / 3
+)
+
+// upload is one caller's view of a session. The session itself is its row.
+type upload struct {
+	r   *Registry
+	row meta.Upload
+}
+
+func (u *upload) ID() string    { return u.row.ID }
+func (u *upload) Offset() int64 { return u.row.Size }
+
+func (u *upload) Append(ctx context.Context, off int64, r io.Reader) error {
+	return u.leased(ctx, off, func(ctx context.Context, l *lease) error {
+		h, err := hashOf(u.row)
+		if err != nil {
+			return err
+		}
+		received, err := u.receive(ctx, l, r, h)
+		if !received {
+			return err
+		}
+		return errors.Join(err, u.save(ctx, h))
+	})
+}
+
+func (u *upload) Commit(ctx context.Context, off int64, r io.Reader, d oci.Digest) (oci.Descriptor, error) {
+	err := u.leased(ctx, off, func(ctx context.Context, l *lease) error {
+		u.chooseAlgorithm(d)
+		h, err := hashOf(u.row)
+		if err != nil {
+			return err
+		}
+		received := false
+		if r != nil {
+			if received, err = u.receive(ctx, l, r, h); err != nil {
+				if received {
+					err = errors.Join(err, u.save(ctx, h))
+				}
+				return err
+			}
+		}
+		err = u.commit(ctx, h, d)
+		if registry.IsCode(err, registry.DigestInvalid) && received {
+			err = errors.Join(err, u.save(ctx, h))
+		}
+		return err
+	})
+	if err != nil {
+		return oci.Descriptor{}, err
+	}
+	return oci.Descriptor{MediaType: "application/octet-stream", Digest: d, Size: u.row.Size}, nil
+}
+
+// chooseAlgorithm follows the digest of a commit while there are no bytes yet.
+func (u *upload) chooseAlgorithm(d oci.Digest) {
+	if u.row.Size > 0 || u.row.Algorithm == d.Algorithm() {
+		return
+	}
+	if hash, err := d.Algorithm().New().MarshalBinary(); err == nil {
+		u.row.Algorithm, u.row.Hash = d.Algorithm(), hash
+	}
+}
+
+// commit seals bytes that have the digest d and links them.
+func (u *upload) commit(ctx context.Context, h oci.Hash, d oci.Digest) error {
+	s := state(u.row)
+	// Sealed first: where the hash must be taken anew, the bytes are read back.
+	if u.row.Algorithm != d.Algorithm() {
+		if err := u.r.blobs.Seal(ctx, u.row.ID, s); err != nil {
+			return u.coded(err)
+		}
+		again, err := u.rehash(ctx, d.Algorithm())
+		if err != nil {
+			return u.coded(err)
+		}
+		h = again
+	}
+	if got := d.Algorithm().FromHash(h); got != d {
+		return registry.Errorf(registry.DigestInvalid, u.row.Repository,
+			"the %d bytes received have digest %s, not %s; finish with that digest, or cancel and start anew", u.row.Size, got, d)
+	}
+	if err := u.r.blobs.Seal(ctx, u.row.ID, s); err != nil {
+		return u.coded(err)
+	}
+	kept, err := u.r.db.CommitBlob(ctx, u.row, d)
+	if err != nil {
+		return u.coded(err)
+	}
+	if !kept {
+		u.r.free(ctx, meta.DeadObject{Key: u.row.ID})
+	}
+	return nil
+}
+
+// rehash reads a session's bytes once more. Only a client that announced no
+// algorithm when it started, and then finished with another than sha256, needs
+// this: everyone else's bytes are hashed as they arrive.
+func (u *upload) rehash(ctx context.Context, a oci.Algorithm) (oci.Hash, error) {
+	rc, err := u.r.blobs.Open(ctx, u.row.ID, 0, u.row.Size)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	h := a.New()
+	_, err = io.Copy(h, rc)
+	return h, err
+}
+
+// receive streams r behind what is stored, through the hash. With received
+// the row and h agree on the bytes, also if err says that r broke off.
+func (u *upload) receive(ctx context.Context, l *lease, r io.Reader, h oci.Hash) (received bool, err error) {
+	body := &hashingReader{r: r, h: h, lease: l}
+	s, err := u.r.blobs.Append(ctx, u.row.ID, state(u.row), body)
+	if s.Size != u.row.Size+body.n {
+		// Bytes were read, but not kept: the stored row stands.
+		if err == nil {
+			err = errors.New("the blob store kept fewer bytes than it read")
+		}
+		return false, u.coded(err)
+	}
+	setState(&u.row, s)
+	return true, u.coded(err)
+}
+
+// save makes progress durable and gives the lease back, even for a client that
+// has gone.
+func (u *upload) save(ctx context.Context, h oci.Hash) error {
+	hash, err := h.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	u.row.Hash = hash
+	return u.coded(u.r.db.SaveUpload(context.WithoutCancel(ctx), u.row))
+}
+
+func (u *upload) Cancel(ctx context.Context) error {
+	return u.leased(ctx, -1, func(ctx context.Context, _ *lease) error {
+		if err := u.r.db.CancelUpload(ctx, u.row); err != nil {
+			return u.coded(err)
+		}
+		u.r.free(ctx, meta.DeadObject{Key: u.row.ID, Unsealed: true, Size: u.row.Size, State: u.row.State})
+		return nil
+	})
+}
+
+// leased runs fn as the session's one writer, standing at off.
+func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context, *lease) error) error {
+	row, err := u.r.db.LeaseUpload(ctx, u.row.Repository, u.row.ID, leaseTTL)
+	if err == nil || errors.Is(err, meta.ErrLeased) {
+		u.row = row
+	}
+	if err != nil {
+		return u.coded(err)
+	}
+	l := holdLease(u.r.db, row)
+	defer l.stop()
+	if off >= 0 && off != row.Size {
+		err = registry.Errorf(registry.RangeInvalid, row.Repository, "the upload stands at byte %d, not %d", row.Size, off)
+	} else {
+		err = fn(ctx, l)
+	}
+	if err != nil {
+		// Where fn has saved or ended the session, its version is gone or
+		// its lease is over, and there is nothing to release.
+		u.r.db.ReleaseUpload(context.WithoutCancel(ctx), row.ID, row.Version)
+	}
+	return err
+}
+
+func (u *upload) coded(err error) error {
+	if errors.Is(err, meta.ErrLeased) {
+		return &registry.Error{Code: registry.RangeInvalid, Repo: u.row.Repository,
+			Detail: "another request is writing to this upload; ask for its status and go on from there", Err: err}
+	}
+	return coded(err, u.row.Repository, registry.UploadUnknown, map[string]string{"upload": u.row.ID})
+}
+
+// lease renews itself until it is stopped or lost.
+type lease struct {
+	lost chan struct{}
+	quit chan struct{}
+}
+
+func holdLease(db Metadata, row meta.Upload) *lease {
+	l := &lease{lost: make(chan struct{}), quit: make(chan struct{})}
+	timer := time.NewTimer(leaseRenew)
+	go func() {
+		defer timer.Stop()
+		for {
+			select {
+			case <-l.quit:
+				return
+			case <-timer.C:
+			}
+			err := db.RenewUpload(context.Background(), row.ID, row.Version, leaseTTL)
+			if errors.Is(err, meta.ErrLeased) {
+				close(l.lost)
+				return
+			}
+			timer.Reset(leaseRenew)
+		}
+	}()
+	return l
+}
+
+func (l *lease) stop() { close(l.quit) }
+
+// hashingReader hashes what passes and stops when the lease is lost.
+type hashingReader struct {
+	r     io.Reader
+	h     oci.Hash
+	lease *lease
+	n     int64
+}
+
+func (r *hashingReader) Read(p []byte) (int, error) {
+	select {
+	case <-r.lease.lost:
+		return 0, meta.ErrLeased
+	default:
+	}
+	n, err := r.r.Read(p)
+	r.h.Write(p[:n])
+	r.n += int64(n)
+	return n, err
+}

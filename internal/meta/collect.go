@@ -1,0 +1,125 @@
+package meta
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/berth-registry/berth/internal/oci"
+)
+
+// DeadObject is an object of the blob store that no row names any more.
+type DeadObject struct {
+	Key string
+	// Unsealed objects were being written: Size and State say how far.
+	Unsealed bool
+	Size     int64
+	State    []byte
+}
+
+// bury notes a dead object whose bytes may go at the given time.
+func bury(t *tx, o DeadObject, at int64) error {
+	var size *int64
+	if o.Unsealed {
+		size = &o.Size
+	}
+	_, err := t.exec(`INSERT INTO dead_objects (key, delete_at, size, state) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (key) DO NOTHING`, o.Key, at, size, o.State)
+	return err
+}
+
+// DeadObjects lists up to n objects that died before the given time.
+func (db *DB) DeadObjects(ctx context.Context, before time.Time, n int) ([]DeadObject, error) {
+	rows, err := db.query(ctx, `SELECT key, size, state FROM dead_objects
+		WHERE delete_at <= $1 ORDER BY delete_at LIMIT $2`, before.UnixMilli(), n)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(r *sql.Rows) (o DeadObject, err error) {
+		var size sql.NullInt64
+		err = r.Scan(&o.Key, &size, &o.State)
+		o.Unsealed, o.Size = size.Valid, size.Int64
+		return o, err
+	})
+}
+
+// ForgetDead drops the notes of dead objects whose bytes are gone.
+func (db *DB) ForgetDead(ctx context.Context, keys ...string) error {
+	return db.hint(ctx, func(t *tx) error {
+		for _, key := range keys {
+			if _, err := t.exec(`DELETE FROM dead_objects WHERE key = $1`, key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// review plans a look at a link that nothing may come to hold.
+func review(t *tx, repo string, d oci.Digest, at int64) error {
+	_, err := t.exec(`INSERT INTO link_reviews (repository_id, digest, review_at) VALUES ($1, $2, $3)
+		ON CONFLICT (repository_id, digest) DO NOTHING`, repo, d.String(), at)
+	return err
+}
+
+// CollectLinks looks at up to n links whose review was planned before the
+// given time. One that a manifest holds is left; one that nothing holds and no
+// client was told of since is removed, with its blob if it was the last; the
+// others are looked at again. It returns how many it removed and looked at.
+func (db *DB) CollectLinks(ctx context.Context, before time.Time, n int) (removed, seen int, err error) {
+	return removed, seen, db.update(ctx, func(t *tx) error {
+		removed, seen = 0, 0
+		st, err := t.w.stmts.get(t.ctx, `SELECT repository_id, digest FROM link_reviews
+			WHERE review_at <= $1 ORDER BY review_at LIMIT $2`)
+		if err != nil {
+			return err
+		}
+		rows, err := st.QueryContext(t.ctx, before.UnixMilli(), n)
+		if err != nil {
+			return err
+		}
+		due, err := collect(rows, func(r *sql.Rows) (l linkRow, err error) { return l, r.Scan(&l.repo, &l.digest) })
+		for _, l := range due {
+			gone, err := db.reviewLink(t, l, before.UnixMilli())
+			if err != nil {
+				return err
+			}
+			if gone {
+				removed++
+			}
+			seen++
+		}
+		return err
+	})
+}
+
+type linkRow struct {
+	repo   string
+	digest oci.Digest
+}
+
+func (db *DB) reviewLink(t *tx, l linkRow, before int64) (gone bool, err error) {
+	var seenAt int64
+	err = t.queryRow(`SELECT seen_at FROM links WHERE repository_id = $1 AND digest = $2`, l.repo, l.digest.String()).Scan(&seenAt)
+	missing := errors.Is(err, ErrNotFound)
+	if err != nil && !missing {
+		return false, err
+	}
+	if !missing && seenAt > before {
+		_, err = t.exec(`UPDATE link_reviews SET review_at = $3 WHERE repository_id = $1 AND digest = $2`,
+			l.repo, l.digest.String(), seenAt)
+		return false, err
+	}
+	if _, err = t.exec(`DELETE FROM link_reviews WHERE repository_id = $1 AND digest = $2`, l.repo, l.digest.String()); err != nil || missing {
+		return false, err
+	}
+	var held *ReferencedError
+	if err := unheld(t, "blob_references", l.repo, l.digest); err != nil {
+		if errors.As(err, &held) {
+			return false, nil
+		}
+		return false, err
+	}
+	return true, db.unlink(t, l.repo, l.digest)
+}

@@ -1,0 +1,127 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/berth-registry/berth/internal/oci"
+)
+
+// ReferencedError says who holds what was to be deleted.
+type ReferencedError struct{ By []oci.Digest }
+
+func (e *ReferencedError) Error() string {
+	return fmt.Sprintf("held by manifest %s", e.By[0])
+}
+
+// maxHolders bounds how many holders a ReferencedError names.
+const maxHolders = 10
+
+// DeleteTag removes a tag. Errors: ErrNoRepository, ErrNotFound.
+func (db *DB) DeleteTag(ctx context.Context, repo, tag string) error {
+	return db.remove(ctx, repo, func(t *tx, id string) error {
+		return found(t.exec(`DELETE FROM tags WHERE repository_id = $1 AND name = $2`, id, tag))
+	})
+}
+
+// DeleteManifest removes a manifest with its tags and lets go of what it held.
+// Errors: ErrNoRepository, ErrNotFound, *ReferencedError.
+func (db *DB) DeleteManifest(ctx context.Context, repo string, d oci.Digest) error {
+	return db.remove(ctx, repo, func(t *tx, id string) error {
+		if err := unheld(t, "manifest_references", id, d); err != nil {
+			return err
+		}
+		if err := db.letGo(t, id, d); err != nil {
+			return err
+		}
+		return found(t.exec(`DELETE FROM manifests WHERE repository_id = $1 AND digest = $2`, id, d.String()))
+	})
+}
+
+// letGo drops a manifest's tags and references and plans the look at the blobs
+// that it held.
+func (db *DB) letGo(t *tx, repo string, manifest oci.Digest) error {
+	if _, err := t.exec(`INSERT INTO link_reviews (repository_id, digest, review_at)
+		SELECT repository_id, digest, $3 FROM blob_references WHERE repository_id = $1 AND manifest = $2
+		ON CONFLICT (repository_id, digest) DO NOTHING`, repo, manifest.String(), db.millis()); err != nil {
+		return err
+	}
+	for _, query := range [...]string{
+		`DELETE FROM blob_references WHERE repository_id = $1 AND manifest = $2`,
+		`DELETE FROM manifest_references WHERE repository_id = $1 AND manifest = $2`,
+		`DELETE FROM pending_references WHERE repository_id = $1 AND manifest = $2`,
+		`DELETE FROM tags WHERE repository_id = $1 AND digest = $2`,
+	} {
+		if _, err := t.exec(query, repo, manifest.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DeleteBlob removes a repository's link to a blob, and the blob with its last
+// link. Errors: ErrNoRepository, ErrNotFound, *ReferencedError.
+func (db *DB) DeleteBlob(ctx context.Context, repo string, d oci.Digest) error {
+	return db.remove(ctx, repo, func(t *tx, id string) error {
+		if err := unheld(t, "blob_references", id, d); err != nil {
+			return err
+		}
+		return db.unlink(t, id, d)
+	})
+}
+
+// unlink removes a link that nothing holds; with the last one the blob goes
+// and its bytes become a dead object.
+func (db *DB) unlink(t *tx, repo string, d oci.Digest) error {
+	if err := found(t.exec(`DELETE FROM links WHERE repository_id = $1 AND digest = $2`, repo, d.String())); err != nil {
+		return err
+	}
+	var key string
+	err := t.queryRow(`DELETE FROM blobs WHERE digest = $1
+		AND NOT EXISTS (SELECT 1 FROM links WHERE digest = $1) RETURNING key`, d.String()).Scan(&key)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return bury(t, DeadObject{Key: key}, db.millis())
+}
+
+// remove runs fn in a transaction with the id of an existing repository.
+func (db *DB) remove(ctx context.Context, repo string, fn func(t *tx, id string) error) error {
+	return db.update(ctx, func(t *tx) error {
+		var id string
+		err := t.queryRow(`SELECT id FROM repositories WHERE name = $1`, repo).Scan(&id)
+		if errors.Is(err, ErrNotFound) {
+			return ErrNoRepository
+		}
+		if err != nil {
+			return err
+		}
+		return fn(t, id)
+	})
+}
+
+// unheld fails when rows of table say that a manifest holds d.
+func unheld(t *tx, table, repo string, d oci.Digest) error {
+	holders, err := t.strings(`SELECT manifest FROM `+table+`
+		WHERE repository_id = $1 AND digest = $2 ORDER BY manifest LIMIT $3`, repo, d.String(), maxHolders)
+	if err != nil || len(holders) == 0 {
+		return err
+	}
+	by := make([]oci.Digest, len(holders))
+	for i, h := range holders {
+		by[i] = oci.Digest(h)
+	}
+	return &ReferencedError{by}
+}
+
+// found turns "no row was deleted" into ErrNotFound.
+func found(n int64, err error) error {
+	if err == nil && n == 0 {
+		return ErrNotFound
+	}
+	return err
+}

@@ -1,0 +1,96 @@
+package meta
+
+import (
+	"context"
+	"errors"
+
+	"github.com/berth-registry/berth/internal/oci"
+)
+
+// Manifest is a stored manifest.
+type Manifest struct {
+	Digest    oci.Digest
+	MediaType string
+	Size      int64
+	Content   []byte // nil from Resolve
+}
+
+// Blob is a blob as one repository links it.
+type Blob struct {
+	Size   int64
+	Key    string // of its bytes in the blob store
+	SeenAt int64  // when a client was last told that it is here, in ms
+}
+
+const (
+	manifestByTag = ` FROM repositories r
+		JOIN tags t ON t.repository_id = r.id AND t.name = $2
+		JOIN manifests m ON m.repository_id = t.repository_id AND m.digest = t.digest
+		WHERE r.name = $1`
+	manifestByDigest = ` FROM repositories r
+		JOIN manifests m ON m.repository_id = r.id AND m.digest = $2
+		WHERE r.name = $1`
+	selectManifest = `SELECT m.digest, m.media_type, m.size, m.content`
+	selectResolved = `SELECT m.digest, m.media_type, m.size`
+)
+
+// Manifest finds a manifest with its content.
+// Errors: ErrNotFound, ErrNoRepository.
+func (db *DB) Manifest(ctx context.Context, repo string, ref oci.Ref) (Manifest, error) {
+	query := selectManifest + manifestByTag
+	if ref.IsDigest() {
+		query = selectManifest + manifestByDigest
+	}
+	var m Manifest
+	err := db.queryRow(ctx, query, repo, ref.String()).Scan(&m.Digest, &m.MediaType, &m.Size, &m.Content)
+	return m, db.whyNotFound(ctx, repo, err)
+}
+
+// Resolve finds a manifest without reading its content. Errors as Manifest.
+func (db *DB) Resolve(ctx context.Context, repo string, ref oci.Ref) (Manifest, error) {
+	query := selectResolved + manifestByTag
+	if ref.IsDigest() {
+		query = selectResolved + manifestByDigest
+	}
+	var m Manifest
+	err := db.queryRow(ctx, query, repo, ref.String()).Scan(&m.Digest, &m.MediaType, &m.Size)
+	return m, db.whyNotFound(ctx, repo, err)
+}
+
+// Blob finds a blob that repo links. Errors: ErrNotFound, ErrNoRepository.
+func (db *DB) Blob(ctx context.Context, repo string, d oci.Digest) (Blob, error) {
+	var b Blob
+	err := db.queryRow(ctx, `SELECT b.size, b.key, l.seen_at FROM repositories r
+		JOIN links l ON l.repository_id = r.id AND l.digest = $2
+		JOIN blobs b ON b.digest = l.digest
+		WHERE r.name = $1 AND NOT b.damaged`, repo, d.String()).Scan(&b.Size, &b.Key, &b.SeenAt)
+	return b, db.whyNotFound(ctx, repo, err)
+}
+
+// TouchBlob notes that a client was told of the blob, which keeps collection
+// away while it pushes the manifest. Errors: ErrNotFound (collected meanwhile).
+func (db *DB) TouchBlob(ctx context.Context, repo string, d oci.Digest) error {
+	return db.hint(ctx, func(t *tx) error {
+		n, err := t.exec(`UPDATE links SET seen_at = $3
+			WHERE repository_id = (SELECT id FROM repositories WHERE name = $1) AND digest = $2`,
+			repo, d.String(), db.millis())
+		if err == nil && n == 0 {
+			err = ErrNotFound
+		}
+		return err
+	})
+}
+
+// whyNotFound tells a missing repository from missing content; only a miss
+// pays for the question.
+func (db *DB) whyNotFound(ctx context.Context, repo string, err error) error {
+	if !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	var one int
+	missing := db.queryRow(ctx, `SELECT 1 FROM repositories WHERE name = $1`, repo).Scan(&one)
+	if errors.Is(missing, ErrNotFound) {
+		return ErrNoRepository
+	}
+	return errors.Join(err, missing)
+}

@@ -1,0 +1,50 @@
+package meta
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"sync"
+)
+
+// statements prepares each query text once.
+type statements struct {
+	prepare func(ctx context.Context, query string) (*sql.Stmt, error)
+
+	mu    sync.RWMutex
+	byTxt map[string]*sql.Stmt
+}
+
+func (s *statements) get(ctx context.Context, query string) (*sql.Stmt, error) {
+	s.mu.RLock()
+	st := s.byTxt[query]
+	s.mu.RUnlock()
+	if st != nil {
+		return st, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st := s.byTxt[query]; st != nil {
+		return st, nil
+	}
+	// "$1" is a name to SQLite, bound in the order of first appearance; "?1"
+	// is the position that it is to PostgreSQL.
+	st, err := s.prepare(context.WithoutCancel(ctx), strings.ReplaceAll(query, "$", "?"))
+	if err != nil {
+		return nil, classify(err)
+	}
+	if s.byTxt == nil {
+		s.byTxt = map[string]*sql.Stmt{}
+	}
+	s.byTxt[query] = st
+	return st, nil
+}
+
+func (s *statements) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.byTxt {
+		st.Close()
+	}
+	s.byTxt = nil
+}

@@ -1,0 +1,142 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/berth-registry/berth/internal/oci"
+)
+
+// Upload is an upload session's row. Its id is also the key of its bytes.
+type Upload struct {
+	ID         string
+	Repository string
+	Algorithm  oci.Algorithm
+	Size       int64  // bytes durably received
+	Version    int64  // of the lease; what it must still be when saving
+	Hash       []byte // state of the hash over the bytes received
+	State      []byte // of the blob store
+}
+
+const selectUpload = `SELECT id, repository, algorithm, size, version, hash, state FROM uploads WHERE id = $1 AND repository = $2`
+
+func (r row) scanUpload() (u Upload, err error) {
+	err = r.Scan(&u.ID, &u.Repository, &u.Algorithm, &u.Size, &u.Version, &u.Hash, &u.State)
+	return u, err
+}
+
+// CreateUpload stores a new session that nobody leases.
+func (db *DB) CreateUpload(ctx context.Context, u Upload) error {
+	return db.update(ctx, func(t *tx) error {
+		_, err := t.exec(`INSERT INTO uploads
+			(id, repository, algorithm, size, version, lease_owner, lease_until, updated_at, hash, state)
+			VALUES ($1, $2, $3, $4, 0, '', 0, $5, $6, $7)`,
+			u.ID, u.Repository, string(u.Algorithm), u.Size, db.millis(), u.Hash, u.State)
+		return err
+	})
+}
+
+// Upload reads a session. Errors: ErrNotFound, also for another repository's.
+func (db *DB) Upload(ctx context.Context, repo, id string) (Upload, error) {
+	return db.queryRow(ctx, selectUpload, id, repo).scanUpload()
+}
+
+// LeaseUpload makes the caller the session's one writer for ttl and returns
+// the row as of now. Errors: ErrNotFound; ErrLeased, with the row.
+func (db *DB) LeaseUpload(ctx context.Context, repo, id string, ttl time.Duration) (u Upload, err error) {
+	return u, db.hint(ctx, func(t *tx) error {
+		now := db.millis()
+		n, err := t.exec(`UPDATE uploads SET lease_owner = $3, lease_until = $4, version = version + 1
+			WHERE id = $1 AND repository = $2
+			AND (lease_until <= $5 OR ($6 AND lease_owner <> $3))`,
+			id, repo, db.owner, now+ttl.Milliseconds(), now, !db.shared)
+		if err != nil {
+			return err
+		}
+		u, err = t.queryRow(selectUpload, id, repo).scanUpload()
+		if err == nil && n == 0 {
+			err = ErrLeased
+		}
+		return err
+	})
+}
+
+// RenewUpload prolongs a lease. Errors: ErrLeased when it was lost.
+func (db *DB) RenewUpload(ctx context.Context, id string, version int64, ttl time.Duration) error {
+	return db.hint(ctx, func(t *tx) error {
+		return fenced(t.exec(`UPDATE uploads SET lease_until = $3 WHERE id = $1 AND version = $2`,
+			id, version, db.millis()+ttl.Milliseconds()))
+	})
+}
+
+// SaveUpload stores a session's progress and ends the lease.
+// Errors: ErrLeased when the lease was lost; nothing is stored then.
+func (db *DB) SaveUpload(ctx context.Context, u Upload) error {
+	return db.update(ctx, func(t *tx) error {
+		return fenced(t.exec(`UPDATE uploads SET size = $3, hash = $4, state = $5, updated_at = $6, lease_until = 0
+			WHERE id = $1 AND version = $2`, u.ID, u.Version, u.Size, u.Hash, u.State, db.millis()))
+	})
+}
+
+// ReleaseUpload ends a lease whose holder has nothing to save.
+func (db *DB) ReleaseUpload(ctx context.Context, id string, version int64) error {
+	return db.hint(ctx, func(t *tx) error {
+		return fenced(t.exec(`UPDATE uploads SET lease_until = 0 WHERE id = $1 AND version = $2`, id, version))
+	})
+}
+
+// CancelUpload ends a session that the caller leases; its bytes become a dead
+// object. Errors: ErrLeased.
+func (db *DB) CancelUpload(ctx context.Context, u Upload) error {
+	return db.update(ctx, func(t *tx) error {
+		if err := endUpload(t, u); err != nil {
+			return err
+		}
+		return bury(t, DeadObject{Key: u.ID, Unsealed: true, Size: u.Size, State: u.State}, db.millis())
+	})
+}
+
+func endUpload(t *tx, u Upload) error {
+	return fenced(t.exec(`DELETE FROM uploads WHERE id = $1 AND version = $2`, u.ID, u.Version))
+}
+
+// fenced turns "no row has that version" into the loss of the lease.
+func fenced(n int64, err error) error {
+	if err == nil && n == 0 {
+		return ErrLeased
+	}
+	return err
+}
+
+// ExpireUploads ends up to n sessions that nobody has touched since before and
+// returns how many. Their bytes become dead objects.
+func (db *DB) ExpireUploads(ctx context.Context, before time.Time, n int) (count int, err error) {
+	return count, db.update(ctx, func(t *tx) error {
+		count = 0
+		ids, err := t.strings(`SELECT id FROM uploads WHERE updated_at < $1 AND lease_until < $2
+			ORDER BY updated_at LIMIT $3`, before.UnixMilli(), db.millis(), n)
+		for _, id := range ids {
+			if err := db.expire(t, id); err != nil {
+				return err
+			}
+			count++
+		}
+		return err
+	})
+}
+
+func (db *DB) expire(t *tx, id string) error {
+	u := Upload{ID: id}
+	err := t.queryRow(`SELECT version, size, state FROM uploads WHERE id = $1`, id).Scan(&u.Version, &u.Size, &u.State)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := endUpload(t, u); err != nil {
+		return err
+	}
+	return bury(t, DeadObject{Key: id, Unsealed: true, Size: u.Size, State: u.State}, db.millis())
+}

@@ -1,0 +1,244 @@
+package meta
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/berth-registry/berth/internal/oci"
+)
+
+// MissingError names content that a manifest needs and its repository lacks.
+type MissingError struct{ Digests []oci.Digest }
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("repository lacks %d referenced digests, first %s", len(e.Digests), e.Digests[0])
+}
+
+// repositoryID finds or creates a repository.
+func (db *DB) repositoryID(t *tx, name string) (id string, err error) {
+	err = t.queryRow(`SELECT id FROM repositories WHERE name = $1`, name).Scan(&id)
+	if !errors.Is(err, ErrNotFound) {
+		return id, err
+	}
+	id = newID()
+	_, err = t.exec(`INSERT INTO repositories (id, name, created_at) VALUES ($1, $2, $3)`, id, name, db.millis())
+	return id, err
+}
+
+// newID makes an id that sorts by its time of birth.
+func newID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// CommitBlob ends the session u, which the caller leases and has sealed, and
+// links its bytes into its repository as blob d. Where another upload brought
+// the same content before, that one is linked, u's bytes become a dead object,
+// and kept is false. Errors: ErrLeased.
+func (db *DB) CommitBlob(ctx context.Context, u Upload, d oci.Digest) (kept bool, err error) {
+	return kept, db.update(ctx, func(t *tx) error {
+		if err := endUpload(t, u); err != nil {
+			return err
+		}
+		if kept, err = db.insertBlob(t, d, u); err != nil {
+			return err
+		}
+		if !kept {
+			if err := bury(t, DeadObject{Key: u.ID}, db.millis()); err != nil {
+				return err
+			}
+		}
+		repo, err := db.repositoryID(t, u.Repository)
+		if err != nil {
+			return err
+		}
+		return db.link(t, repo, d)
+	})
+}
+
+// insertBlob records u's bytes as blob d unless good bytes are there already.
+func (db *DB) insertBlob(t *tx, d oci.Digest, u Upload) (kept bool, err error) {
+	n, err := t.exec(`INSERT INTO blobs (digest, size, key, created_at) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (digest) DO NOTHING`, d.String(), u.Size, u.ID, db.millis())
+	if err != nil || n == 1 {
+		return n == 1, err
+	}
+	var old string
+	err = t.queryRow(`SELECT key FROM blobs WHERE digest = $1 AND damaged`, d.String()).Scan(&old)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := bury(t, DeadObject{Key: old}, db.millis()); err != nil {
+		return false, err
+	}
+	_, err = t.exec(`UPDATE blobs SET key = $2, size = $3, damaged = FALSE WHERE digest = $1`, d.String(), u.ID, u.Size)
+	return true, err
+}
+
+// link lets a repository serve blob d, which exists, and plans the look at
+// whether a manifest came to hold it.
+func (db *DB) link(t *tx, repo string, d oci.Digest) error {
+	now := db.millis()
+	if _, err := t.exec(`INSERT INTO links (repository_id, digest, seen_at) VALUES ($1, $2, $3)
+		ON CONFLICT (repository_id, digest) DO UPDATE SET seen_at = excluded.seen_at`, repo, d.String(), now); err != nil {
+		return err
+	}
+	if err := settle(t, repo, d, "blob"); err != nil {
+		return err
+	}
+	return review(t, repo, d, now)
+}
+
+// settle turns references that waited for d into real ones.
+func settle(t *tx, repo string, d oci.Digest, kind string) error {
+	table := "blob_references"
+	if kind == "manifest" {
+		table = "manifest_references"
+	}
+	n, err := t.exec(`INSERT INTO `+table+` (repository_id, digest, manifest)
+		SELECT repository_id, digest, manifest FROM pending_references
+		WHERE repository_id = $1 AND digest = $2 AND kind = $3`, repo, d.String(), kind)
+	if err != nil || n == 0 {
+		return err
+	}
+	_, err = t.exec(`DELETE FROM pending_references WHERE repository_id = $1 AND digest = $2 AND kind = $3`, repo, d.String(), kind)
+	return err
+}
+
+// Mount links blob d of the repository from, or of any when from is "", into
+// repo and returns its size. Errors: ErrNotFound.
+func (db *DB) Mount(ctx context.Context, repo, from string, d oci.Digest) (size int64, err error) {
+	return size, db.update(ctx, func(t *tx) error {
+		err := t.queryRow(`SELECT b.size FROM blobs b
+			JOIN links l ON l.digest = b.digest JOIN repositories r ON r.id = l.repository_id
+			WHERE b.digest = $1 AND NOT b.damaged AND ($2 = '' OR r.name = $2) LIMIT 1`, d.String(), from).Scan(&size)
+		if err != nil {
+			return err
+		}
+		id, err := db.repositoryID(t, repo)
+		if err != nil {
+			return err
+		}
+		return db.link(t, id, d)
+	})
+}
+
+// PutManifest is a manifest with everything that its transaction enforces.
+type PutManifest struct {
+	Repository string
+	Digest     oci.Digest
+	Content    []byte
+	Parsed     *oci.Manifest
+	Tags       []string
+	// AllowMissing stores the manifest although content it names is absent.
+	AllowMissing bool
+}
+
+// PutManifest stores a manifest, what it holds, and its tags; all or nothing.
+// Errors: *MissingError.
+func (db *DB) PutManifest(ctx context.Context, p PutManifest) error {
+	annotations := ""
+	if p.Parsed.Subject != nil && len(p.Parsed.Annotations) > 0 {
+		text, err := json.Marshal(p.Parsed.Annotations)
+		if err != nil {
+			return err
+		}
+		annotations = string(text)
+	}
+	return db.update(ctx, func(t *tx) error {
+		repo, err := db.repositoryID(t, p.Repository)
+		if err != nil {
+			return err
+		}
+		isNew, err := db.insertManifest(t, repo, annotations, p)
+		if err != nil {
+			return err
+		}
+		if isNew {
+			if err := reference(t, repo, p); err != nil {
+				return err
+			}
+			if err := settle(t, repo, p.Digest, "manifest"); err != nil {
+				return err
+			}
+		}
+		return db.tag(t, repo, p.Digest, p.Tags)
+	})
+}
+
+func (db *DB) insertManifest(t *tx, repo, annotations string, p PutManifest) (isNew bool, err error) {
+	var subject *string
+	if p.Parsed.Subject != nil {
+		subject = new(p.Parsed.Subject.Digest.String())
+	}
+	n, err := t.exec(`INSERT INTO manifests
+		(repository_id, digest, media_type, size, subject, artifact_type, created_at, annotations, content)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		ON CONFLICT (repository_id, digest) DO NOTHING`,
+		repo, p.Digest.String(), p.Parsed.MediaType, len(p.Content), subject, p.Parsed.ArtifactType,
+		db.millis(), annotations, p.Content)
+	return n == 1, err
+}
+
+// reference records what a new manifest holds.
+func reference(t *tx, repo string, p PutManifest) error {
+	var missing []oci.Digest
+	hold := func(list []oci.Descriptor, kind, query string, optional bool) error {
+		for i := range list {
+			d := list[i].Digest
+			n, err := t.exec(query, repo, d.String(), p.Digest.String())
+			if err != nil {
+				return err
+			}
+			switch {
+			case n > 0:
+			case !optional && !p.AllowMissing:
+				missing = append(missing, d)
+			default:
+				if err := await(t, repo, d, kind, p.Digest); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	const holdBlob = `INSERT INTO blob_references (repository_id, digest, manifest)
+		SELECT l.repository_id, l.digest, $3 FROM links l JOIN blobs b ON b.digest = l.digest
+		WHERE l.repository_id = $1 AND l.digest = $2 AND NOT b.damaged`
+	const holdManifest = `INSERT INTO manifest_references (repository_id, digest, manifest)
+		SELECT repository_id, digest, $3 FROM manifests WHERE repository_id = $1 AND digest = $2`
+	if err := errors.Join(
+		hold(p.Parsed.Blobs, "blob", holdBlob, false),
+		hold(p.Parsed.Foreign, "blob", holdBlob, true),
+		hold(p.Parsed.Manifests, "manifest", holdManifest, false),
+	); err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return &MissingError{missing}
+	}
+	return nil
+}
+
+func await(t *tx, repo string, d oci.Digest, kind string, manifest oci.Digest) error {
+	_, err := t.exec(`INSERT INTO pending_references (repository_id, digest, kind, manifest) VALUES ($1, $2, $3, $4)`,
+		repo, d.String(), kind, manifest.String())
+	return err
+}
+
+// tag points tags at a manifest of the repository.
+func (db *DB) tag(t *tx, repo string, d oci.Digest, tags []string) error {
+	for _, tag := range tags {
+		_, err := t.exec(`INSERT INTO tags (repository_id, name, digest, updated_at) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (repository_id, name) DO UPDATE SET digest = excluded.digest, updated_at = excluded.updated_at`,
+			repo, tag, d.String(), db.millis())
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,229 @@
+package ocihttp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/berth-registry/berth/internal/auth"
+	"github.com/berth-registry/berth/internal/registry"
+)
+
+// exchange is one request and its answer. Handlers answer through respond and
+// never wrap the server's ResponseWriter, so that a file reaches sendfile.
+type exchange struct {
+	h    *handler
+	w    http.ResponseWriter
+	ctl  *http.ResponseController
+	r    *http.Request
+	ctx  context.Context
+	req  request
+	body *body // nil: the request has none
+	id   auth.Identity
+	reg  registry.Registry
+
+	requestID string
+	start     time.Time
+	status    int // 0: nothing was sent yet
+	sent      int64
+
+	// values backs the headers that set writes: one allocation for all.
+	values [10]string
+	used   int
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{
+		h: h, w: w, ctl: http.NewResponseController(w), r: r, ctx: r.Context(),
+		requestID: requestID(r), start: time.Now(),
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		x.body = newBody(r.Body, x.ctl, h.BodyIdle)
+	}
+	x.set("Docker-Distribution-Api-Version", "registry/2.0")
+	x.set("X-Request-Id", x.requestID)
+	x.set("X-Content-Type-Options", "nosniff")
+	x.finish(x.run())
+}
+
+// run serves the request; a panic becomes an error.
+func (x *exchange) run() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			x.h.Log.LogAttrs(x.ctx, slog.LevelError, "panic in a handler", slog.String("request_id", x.requestID),
+				slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return x.serve()
+}
+
+func (x *exchange) serve() (err error) {
+	if err := checkSize(x.r); err != nil {
+		return err
+	}
+	if x.req, err = parse(x.r.URL); err != nil {
+		return err
+	}
+	handle := routes[x.req.kind][methodOf(x.r.Method)]
+	if handle == nil {
+		return registry.Errorf(registry.Unsupported, "", "this resource has no method %.32q; use %s",
+			x.r.Method, allowed(x.req.kind, methodOther))
+	}
+	if x.id, err = x.h.Identify(x.r); err != nil {
+		return err
+	}
+	x.reg = x.h.Open(x.id)
+	return handle(x)
+}
+
+// finish answers an error, logs, and cuts the connection of an answer that
+// broke off, so that nobody takes it for whole.
+func (x *exchange) finish(err error) {
+	whole := err == nil || x.respondError(err)
+	x.log(err)
+	if !whole {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// set puts a header value under its canonical key.
+func (x *exchange) set(key, value string) {
+	if x.used == len(x.values) {
+		x.w.Header()[key] = []string{value}
+		return
+	}
+	x.values[x.used] = value
+	x.used++
+	x.w.Header()[key] = x.values[x.used-1 : x.used : x.used]
+}
+
+// respond sends the status line and headers. length is that of the body, or -1
+// where it is not known; a client has a minute and the time that the body
+// takes at the slowest rate allowed to take it in.
+func (x *exchange) respond(status int, length int64) {
+	x.status = status
+	if length >= 0 && status != http.StatusNoContent && status != http.StatusNotModified {
+		x.set("Content-Length", strconv.FormatInt(length, 10))
+	}
+	x.allowWriting(max(length, 0))
+	x.w.WriteHeader(status)
+}
+
+// allowWriting sets the deadline for the next n bytes to be taken in.
+func (x *exchange) allowWriting(n int64) {
+	rate := time.Duration(n/slowestRead) * time.Second
+	// A ResponseWriter without deadlines (a test's recorder) has no connection to guard.
+	_ = x.ctl.SetWriteDeadline(time.Now().Add(writeGrace + rate))
+}
+
+// write sends a part of the body. HEAD sends none.
+func (x *exchange) write(p []byte) error {
+	if x.r.Method == http.MethodHead {
+		return nil
+	}
+	n, err := x.w.Write(p)
+	x.sent += int64(n)
+	return err
+}
+
+// respondBytes sends a whole answer.
+func (x *exchange) respondBytes(status int, contentType string, content []byte) error {
+	x.set("Content-Type", contentType)
+	x.respond(status, int64(len(content)))
+	return x.write(content)
+}
+
+func (x *exchange) ping() error {
+	return x.respondBytes(http.StatusOK, "application/json", []byte("{}"))
+}
+
+// checkSize bounds the request line and the headers.
+func checkSize(r *http.Request) error {
+	if len(r.RequestURI) > maxURL {
+		return refuse(http.StatusRequestURITooLong, "UNSUPPORTED", "the URL has %d bytes; at most %d are allowed", len(r.RequestURI), maxURL)
+	}
+	size := len(r.Host)
+	for key, values := range r.Header {
+		for _, v := range values {
+			size += len(key) + len(v) + len(": \r\n")
+		}
+	}
+	if size > maxHeader {
+		return refuse(http.StatusRequestHeaderFieldsTooLarge, "UNSUPPORTED", "the header has %d bytes; at most %d are allowed", size, maxHeader)
+	}
+	return nil
+}
+
+// requestID honours the id that a proxy in front gave the request, if it is
+// short and plain, and makes one otherwise.
+func requestID(r *http.Request) string {
+	if id := r.Header.Get("X-Request-Id"); plain(id, 64) {
+		return id
+	}
+	const digits = "0123456789abcdef"
+	var id [24]byte
+	for i := 0; i < len(id); i += 12 {
+		for j, bits := i, rand.Uint64(); j < i+12; j, bits = j+1, bits>>4 {
+			id[j] = digits[bits&15]
+		}
+	}
+	return string(id[:])
+}
+
+// plain reports whether s has 1 to most bytes, all of [A-Za-z0-9._-].
+func plain(s string, most int) bool {
+	if s == "" || len(s) > most {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// log writes the request's line: never a query string or a credential.
+func (x *exchange) log(err error) {
+	level := slog.LevelInfo
+	if x.status >= http.StatusInternalServerError {
+		level = slog.LevelError
+	}
+	if !x.h.Log.Enabled(x.ctx, level) {
+		return
+	}
+	var list [13]slog.Attr
+	attrs := append(list[:0],
+		slog.String("method", clip(x.r.Method, 32)),
+		slog.String("path", clip(x.r.URL.Path, 512)),
+		slog.String("repo", x.req.repo),
+		slog.Int("status", x.status),
+		slog.Int64("bytes", x.sent),
+		slog.Duration("duration", time.Since(x.start)),
+		slog.String("request_id", x.requestID),
+		slog.String("remote", x.r.RemoteAddr),
+		slog.String("agent", clip(x.r.UserAgent(), 128)),
+		slog.String("identity", x.id.Name),
+	)
+	if x.body != nil {
+		attrs = append(attrs, slog.Int64("received", x.body.n))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("error", clip(err.Error(), 2048)))
+	}
+	x.h.Log.LogAttrs(x.ctx, level, "request", attrs...)
+}
+
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "…"
+}
