@@ -87,10 +87,11 @@ func (x *exchange) blame(err error) error {
 	}
 	failed, n := x.body.err, x.body.n
 	var broken *net.OpError
+	// A client that ended its body too early may still listen.
 	switch {
 	case errors.Is(failed, os.ErrDeadlineExceeded):
 		return refuse(http.StatusRequestTimeout, "SIZE_INVALID", "no byte came for %s; %d had come before. An upload session stays: ask for its Range and go on", x.h.BodyIdle, n)
-	case x.ctx.Err() != nil || errors.As(failed, &broken):
+	case !errors.Is(failed, io.ErrUnexpectedEOF) && (x.ctx.Err() != nil || errors.As(failed, &broken)):
 		return fmt.Errorf("%w after %d bytes: %w", errClientGone, n, failed)
 	}
 	return &registry.Error{Code: registry.SizeInvalid, Repo: x.req.repo, Err: failed,

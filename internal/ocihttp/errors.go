@@ -129,19 +129,27 @@ func (x *exchange) detail(code registry.Code, err error) any {
 	case registry.Unauthorized:
 		return nil
 	case registry.NameUnknown:
-		return map[string]any{"name": x.req.repo}
+		return named("name", x.req.repo)
 	case registry.BlobUnknown:
-		return map[string]any{"digest": x.req.digest}
+		return named("digest", string(x.req.digest))
 	case registry.ManifestUnknown:
-		return map[string]any{"reference": x.req.ref.String()}
+		return named("reference", x.req.ref.String())
 	case registry.UploadUnknown:
-		return map[string]any{"upload": x.req.upload}
+		return named("upload", x.req.upload)
 	}
 	var coded *registry.Error
 	if errors.As(err, &coded) {
 		return coded.Detail
 	}
 	return err.Error() // of a parser in package oci: made for clients
+}
+
+// named is a detail of one field, or none if the request has no such thing.
+func named(field, value string) any {
+	if value == "" {
+		return nil
+	}
+	return map[string]string{field: value}
 }
 
 // dropHeaders removes what a handler had set to describe its content.

@@ -37,6 +37,9 @@ func (s *server) raw(request string, half bool) *answer {
 	if err != nil {
 		s.t.Fatalf("%s: %v", clip(what), err)
 	}
+	if resp.Close { // which ReadResponse takes out of the header
+		resp.Header.Set("Connection", "close")
+	}
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		s.t.Fatalf("%s: %v", clip(what), err)

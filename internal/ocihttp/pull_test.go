@@ -154,12 +154,11 @@ func TestShortBlobIsCut(t *testing.T) {
 	s := serve(t, broken{memblob.New()})
 	path := "/v2/a/blobs/" + string(s.pushBlob("a", "content"))
 	resp, err := s.Client().Get(s.URL + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if got, err := io.ReadAll(resp.Body); err == nil {
-		t.Errorf("a blob that lost a byte was served as whole: %q", got)
+	if err == nil { // else not even the header came, which is as good
+		defer resp.Body.Close()
+		if got, err := io.ReadAll(resp.Body); err == nil {
+			t.Errorf("a blob that lost a byte was served as whole: %q", got)
+		}
 	}
 	eventually(t, func() bool { return strings.Contains(s.log.String(), "integrity check") })
 }

@@ -112,7 +112,7 @@ func TestObserveKeepsWriterTo(t *testing.T) {
 	d := registrytest.PushBlob(t, inner, "team/app", content)
 	for name, reader := range map[string]func([]byte) io.ReadCloser{
 		"with":    func(p []byte) io.ReadCloser { return writerToCloser{bytes.NewReader(p)} },
-		"without": func(p []byte) io.ReadCloser { return io.NopCloser(io.MultiReader(bytes.NewReader(p))) },
+		"without": func(p []byte) io.ReadCloser { return readerCloser{bytes.NewReader(p)} },
 	} {
 		b, err := registry.Observe(reading{inner, reader}, rec.observe).Blob(t.Context(), "team/app", d.Digest)
 		if err != nil {
@@ -164,6 +164,11 @@ func (b readingBlob) Open(ctx context.Context, off, n int64) (io.ReadCloser, err
 type writerToCloser struct{ *bytes.Reader }
 
 func (writerToCloser) Close() error { return nil }
+
+// readerCloser is a reader that can do nothing else.
+type readerCloser struct{ io.Reader }
+
+func (readerCloser) Close() error { return nil }
 
 func TestObserveTellsOfListsOnce(t *testing.T) {
 	var rec recorder

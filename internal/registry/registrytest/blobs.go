@@ -2,7 +2,9 @@ package registrytest
 
 import (
 	"bytes"
+	"net/url"
 	"testing"
+	"time"
 
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/registry"
@@ -46,6 +48,35 @@ var blobCases = []testCase{
 			t.Fatalf("commit the whole content as %s: %v", d, err)
 		}
 		WantBlob(t, r, "team/app", d, content)
+	}},
+	{"blob/sha512 not announced, in pieces", func(t *testing.T, r registry.Registry) {
+		content := Random(5000)
+		d := oci.SHA512.FromBytes(content)
+		u := start(t, r, "team/app", "")
+		appendAt(t, u, 0, content[:2000])
+		_, err := u.Commit(t.Context(), 2000, bytes.NewReader(content[2000:3000]), d)
+		WantCode(t, "commit too early", err, registry.DigestInvalid)
+		if u.Offset() != 3000 {
+			t.Fatalf("offset is %d after a wrong digest, want all 3000 bytes", u.Offset())
+		}
+		u = resume(t, r, "team/app", u.ID())
+		if _, err := u.Commit(t.Context(), 3000, bytes.NewReader(content[3000:]), d); err != nil {
+			t.Fatalf("commit pieces as %s: %v", d, err)
+		}
+		WantBlob(t, r, "team/app", d, content)
+	}},
+	{"blob/temporary address", func(t *testing.T, r registry.Registry) {
+		d := PushBlob(t, r, "team/app", Random(100))
+		b, err := r.Blob(t.Context(), "team/app", d.Digest)
+		if err != nil {
+			t.Fatalf("find the blob: %v", err)
+		}
+		address, err := b.URL(t.Context(), time.Minute)
+		if err != nil {
+			WantCode(t, "make a temporary address", err, registry.Unsupported)
+		} else if u, err := url.Parse(address); err != nil || u.Host == "" {
+			t.Errorf("the temporary address is %q", address)
+		}
 	}},
 	{"blob/ranges", func(t *testing.T, r registry.Registry) {
 		content := Random(100_000)

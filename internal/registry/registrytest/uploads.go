@@ -45,6 +45,10 @@ var uploadCases = []testCase{
 		if u.Offset() != 0 {
 			t.Fatalf("an empty session stands at %d", u.Offset())
 		}
+		commit(t, r, u, "team/app", 0, []byte("x"), []byte("x"))
+	}},
+	{"upload/resumed after one byte", func(t *testing.T, r registry.Registry) {
+		u := start(t, r, "team/app", "")
 		appendAt(t, u, 0, []byte("x"))
 		u = resume(t, r, "team/app", u.ID())
 		if u.Offset() != 1 {
@@ -89,7 +93,7 @@ var uploadCases = []testCase{
 	{"upload/body breaks off", func(t *testing.T, r registry.Registry) {
 		content := Random(200_000)
 		broken := errors.New("the connection broke")
-		for _, got := range []int{0, 1, 300, 150_000} {
+		for _, got := range []int{0, 2, 300, 150_000} {
 			u := start(t, r, "team/app", "")
 			body := io.MultiReader(bytes.NewReader(content[:got]), iotest.ErrReader(broken))
 			if err := u.Append(t.Context(), 0, body); err == nil {

@@ -1,0 +1,43 @@
+# Every target works on a fresh Debian 12 machine with Go, git and make; what
+# else is needed, scripts/install-test-tools installs.
+
+TOOLS       := $(CURDIR)/.tools/bin
+FUZZTIME    ?= 10s
+CONFORMANCE ?=
+export PATH := $(TOOLS):$(PATH)
+
+.PHONY: help run check test clients acceptance bench fuzz conformance
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 13
+
+run: ## serve on 127.0.0.1:5000, data in ./berth-data
+	go run ./cmd/berth serve
+
+check: ## format, vet, staticcheck, tests with the race detector
+	scripts/install-test-tools check
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:" $$unformatted >&2; exit 1; }
+	for module in . test bench; do (cd $$module && go vet ./... && staticcheck ./...) || exit 1; done
+	CGO_ENABLED=1 go test -race ./...
+
+test: ## all tests: those of the packages, real clients, kills, restarts, load
+	go test ./...
+	$(MAKE) --no-print-directory clients
+
+# The second half of test. One folder mode, so that the table of clients shows.
+clients:
+	scripts/install-test-tools test
+	cd test && go test -v -timeout 120m
+
+acceptance: ## test/ as for a release: 200 kills, blobs of 1 GiB
+	BERTH_KILLS=200 BERTH_BLOB_MIB=1024 $(MAKE) --no-print-directory clients
+
+bench: ## the same loads on Berth, on distribution and on a bare server
+	scripts/install-test-tools bench
+	cd bench && go run .
+
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	scripts/fuzz $(FUZZTIME)
+
+conformance: ## the official OCI suite: make conformance CONFORMANCE=/path/to/its/binary
+	scripts/conformance $(CONFORMANCE)

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/berth-registry/berth/internal/app"
+	"github.com/berth-registry/berth/internal/config"
+)
+
+// settings are the flags that stand for configuration keys.
+type settings struct {
+	file string
+	keys map[string]string // flag → key
+}
+
+// loadedBy adds --config and the flags of the given keys to a command.
+func loadedBy(c *cobra.Command, keys ...[3]string) *settings {
+	st := &settings{keys: map[string]string{}}
+	c.Flags().StringVar(&st.file, "config", "", "configuration `FILE` (YAML)")
+	for _, k := range keys {
+		flag, key, usage := k[0], k[1], k[2]
+		c.Flags().String(flag, "", usage)
+		st.keys[flag] = key
+	}
+	return st
+}
+
+// load reads the configuration: flags win over the environment, that over the
+// file, that over the defaults.
+func (st *settings) load(c *cobra.Command) (*config.Config, error) {
+	flags := map[string]string{}
+	for flag, key := range st.keys {
+		if f := c.Flags().Lookup(flag); f.Changed {
+			flags[key] = f.Value.String()
+		}
+	}
+	return config.Load(config.Sources{File: st.file, Environ: os.Environ(), Flags: flags})
+}
+
+var (
+	dataFlag   = [3]string{"data", "data", "data `FOLDER` (default ./berth-data)"}
+	listenFlag = [3]string{"listen", "listen", "`HOST:PORT` to listen on (default 127.0.0.1:5000)"}
+	certFlag   = [3]string{"tls-cert", "tls.cert", "TLS certificate `FILE` (PEM); reloaded when it changes"}
+	keyFlag    = [3]string{"tls-key", "tls.key", "TLS key `FILE` (PEM)"}
+)
+
+func newServe(s app.Streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the registry",
+		Long: `Run the registry until it gets SIGTERM or SIGINT; running requests may then
+finish. What is missing in the data folder is created.
+
+A loopback address needs no log-in. To listen on another one, configure
+credentials (auth.htpasswd) or say --insecure-anonymous.`,
+		Example: `  berth serve
+  berth serve --listen 127.0.0.1:5001 --data /srv/berth
+  berth serve --config /etc/berth.yaml
+  berth serve --listen :443 --tls-cert cert.pem --tls-key key.pem --config berth.yaml`,
+		Args: noArgs,
+	}
+	st := loadedBy(c, listenFlag, dataFlag, certFlag, keyFlag)
+	c.Flags().Bool("insecure-anonymous", false, "let everyone who reaches the address push and delete")
+	st.keys["insecure-anonymous"] = "insecure_anonymous"
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		conf, err := st.load(c)
+		if err != nil {
+			return err
+		}
+		return app.Serve(c.Context(), conf, s)
+	}
+	return c
+}
+
+func newCheck(s app.Streams) *cobra.Command {
+	var repair bool
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Check that the store is whole",
+		Long: `Hash every stored byte anew and hold the database against the files, both ways.
+Each problem is printed on a line with its repository and digest. The exit status
+is 1 when something is wrong. A running server is not disturbed.
+
+With --repair, a blob whose bytes are lost is taken out of service until a client
+pushes it again, lost upload sessions are cancelled, and files that belong to
+nothing are deleted.`,
+		Example: `  berth check
+  berth check --data /srv/berth --repair`,
+		Args: noArgs,
+	}
+	st := loadedBy(c, dataFlag)
+	c.Flags().BoolVar(&repair, "repair", false, "mend what can be mended")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		conf, err := st.load(c)
+		if err != nil {
+			return err
+		}
+		return app.Check(c.Context(), conf, repair, s)
+	}
+	return c
+}

@@ -1,0 +1,171 @@
+// Package app puts the pieces together: from a configuration to a running
+// server or an integrity check. It is the only package that knows them all.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/berth-registry/berth/internal/auth"
+	"github.com/berth-registry/berth/internal/config"
+	"github.com/berth-registry/berth/internal/hosted"
+	"github.com/berth-registry/berth/internal/ocihttp"
+	"github.com/berth-registry/berth/internal/registry"
+)
+
+// Limits of connections. Bodies have their own, which the front re-arms as
+// bytes move: a total limit would cut long transfers that go well.
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 64 << 10
+)
+
+// Streams are where a command writes: what it is asked for, and logs.
+type Streams struct{ Out, Err io.Writer }
+
+// Serve runs the registry until ctx ends, then finishes running requests for
+// the configured grace time.
+func Serve(ctx context.Context, c *config.Config, s Streams) error {
+	log, err := newLog(c, s.Err)
+	if err != nil {
+		return err
+	}
+	if err := allowListen(c); err != nil {
+		return err
+	}
+	st, err := openStore(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	front, err := newFront(c, st.registry, log)
+	if err != nil {
+		return err
+	}
+	ready := &readiness{store: st}
+	srv := &http.Server{
+		Handler:           newRoot(front, ready),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	if srv.TLSConfig, err = tlsConfig(c, log); err != nil {
+		return err
+	}
+	ln, err := listen(ctx, c.Listen)
+	if err != nil {
+		return err
+	}
+	go collectForever(ctx, st.registry, c.GC.Interval, log)
+	announce(s.Out, ln, srv.TLSConfig != nil)
+	return run(ctx, srv, ln, ready, c.Shutdown.Grace, log)
+}
+
+// newFront is the way from a request to the registry.
+func newFront(c *config.Config, r registry.Registry, log *slog.Logger) (http.Handler, error) {
+	o := ocihttp.Options{
+		// No policy yet: whoever was let in may do everything.
+		Open:     func(auth.Identity) registry.Registry { return registry.Guard(r) },
+		Log:      log,
+		BodyIdle: c.HTTP.BodyIdle,
+	}
+	if c.Auth.Htpasswd != "" {
+		users, err := auth.OpenHtpasswd(c.Auth.Htpasswd)
+		if err != nil {
+			return nil, err
+		}
+		o.Identify = func(r *http.Request) (auth.Identity, error) {
+			id, err := users.Authenticate(r)
+			if errors.Is(err, auth.ErrCredentials) {
+				err = &registry.Error{Code: registry.Unauthorized, Detail: "log in with a user of this registry: docker login HOST", Err: err}
+			}
+			return id, err
+		}
+	}
+	return ocihttp.New(o), nil
+}
+
+// run serves until ctx ends or the server fails.
+func run(ctx context.Context, srv *http.Server, ln net.Listener, ready *readiness, grace time.Duration, log *slog.Logger) error {
+	failed := make(chan error, 1)
+	go func() {
+		if srv.TLSConfig != nil {
+			failed <- srv.ServeTLS(ln, "", "")
+		} else {
+			failed <- srv.Serve(ln)
+		}
+	}()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	ready.stopping.Store(true)
+	log.Info("stopping: running requests may finish", "grace", grace)
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if err := srv.Shutdown(end); err != nil {
+		log.Warn("grace time is over: requests are cut off, upload sessions stay", "error", err)
+		return srv.Close()
+	}
+	return nil
+}
+
+// collectForever frees what is due, again and again.
+func collectForever(ctx context.Context, r *hosted.Registry, every time.Duration, log *slog.Logger) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		c, err := r.Collect(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			log.Error("collection failed and will be tried again", "error", err)
+		case c != hosted.Collected{}:
+			log.Info("collected", "uploads", c.Uploads, "links", c.Links, "objects", c.Objects)
+		}
+	}
+}
+
+func newLog(c *config.Config, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
+		return nil, fmt.Errorf("log.level: %w", err)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if c.Log.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, o)), nil
+}
+
+// announce prints the one line that a person waits for.
+func announce(w io.Writer, ln net.Listener, secure bool) {
+	scheme := "http"
+	if secure {
+		scheme = "https"
+	}
+	addr := ln.Addr().String()
+	fmt.Fprintf(w, "Berth is ready on %s://%s - next: docker tag IMAGE %s/IMAGE && docker push %s/IMAGE\n", scheme, addr, addr, addr)
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown host"
+	}
+	return name
+}

@@ -1,0 +1,165 @@
+package fsblob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/berth-registry/berth/internal/blob"
+)
+
+// bufferSize is what one transfer holds in memory.
+const bufferSize = 256 << 10
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// Create begins an object; its file appears with the first bytes.
+func (s *Store) Create(_ context.Context, key string) (blob.State, error) {
+	return blob.State{}, blob.CheckKey(key)
+}
+
+// Append writes r to the object's file, then syncs the file and, if it is new,
+// the name of it.
+func (s *Store) Append(ctx context.Context, key string, st blob.State, r io.Reader) (blob.State, error) {
+	if err := blob.CheckKey(key); err != nil {
+		return st, err
+	}
+	dir, path := s.path(key)
+	f, err := s.openForWriting(dir, path, st.Size)
+	if err != nil {
+		return st, err
+	}
+	defer f.Close()
+	n, readErr, err := copyFrom(ctx, f, r)
+	if err == nil {
+		err = syncData(f)
+	}
+	if err == nil && st.Size == 0 {
+		err = s.dirs.sync(dir)
+	}
+	if err != nil {
+		f.Truncate(st.Size) // best effort: frees the space; the next Append truncates too
+		return st, failure(err)
+	}
+	return blob.State{Size: st.Size + n}, readErr
+}
+
+// openForWriting opens an object's file at size, without what a failed Append
+// may have left behind it.
+func (s *Store) openForWriting(dir, path string, size int64) (*os.File, error) {
+	if size == 0 {
+		if err := s.shard(dir); err != nil {
+			return nil, failure(err)
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+		return f, failure(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, failure(err)
+	}
+	if err := cutTo(f, size); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if _, err := f.Seek(size, io.SeekStart); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// cutTo makes a file end at size, which it must reach.
+func cutTo(f *os.File, size int64) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	switch {
+	case info.Size() < size:
+		return fmt.Errorf("%s has %d bytes, fewer than the %d that were stored: run `berth check`", f.Name(), info.Size(), size)
+	case info.Size() > size:
+		return f.Truncate(size)
+	}
+	return nil
+}
+
+// copyFrom is io.Copy that tells a failing source from a failing file. It
+// fills its buffer before it writes: a network brings a few kilobytes at a time.
+func copyFrom(ctx context.Context, f *os.File, r io.Reader) (n int64, readErr, err error) {
+	buf := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buf)
+	for readErr == nil {
+		var m int
+		m, readErr = fill(r, buf[:])
+		if readErr == nil {
+			readErr = ctx.Err()
+		}
+		written, err := f.Write(buf[:m])
+		n += int64(written)
+		if err != nil {
+			return n, readErr, err
+		}
+	}
+	if readErr == io.EOF {
+		readErr = nil
+	}
+	return n, readErr, nil
+}
+
+// fill reads until buf is full or r fails, and keeps r's own error: to io.ReadFull
+// the end of a stream and an upload that broke off look the same.
+func fill(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var m int
+		m, err = r.Read(buf[n:])
+		n += m
+	}
+	return n, err
+}
+
+// Seal checks that the file holds exactly the object. Its bytes have been
+// synced by the Append that brought them; only an empty object is new here.
+func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
+	if err := blob.CheckKey(key); err != nil {
+		return err
+	}
+	if st.Size == 0 {
+		_, err := s.Append(ctx, key, st, eof{})
+		return err
+	}
+	_, path := s.path(key)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return failure(err)
+	}
+	defer f.Close()
+	return cutTo(f, st.Size)
+}
+
+// Abort deletes the object's file.
+func (s *Store) Abort(ctx context.Context, key string, _ blob.State) error {
+	return s.Delete(ctx, key)
+}
+
+// Delete unlinks files. The folder is not synced: what reappears after a loss
+// of power is an orphan that costs space and nothing else.
+func (s *Store) Delete(_ context.Context, keys ...string) error {
+	for _, key := range keys {
+		if err := blob.CheckKey(key); err != nil {
+			return err
+		}
+		_, path := s.path(key)
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+type eof struct{}
+
+func (eof) Read([]byte) (int, error) { return 0, io.EOF }

@@ -1,0 +1,129 @@
+// Package config turns a file, the environment and flags into one typed,
+// validated Config. One table of keys (keys.go) is all it knows: how each is
+// parsed, named in the environment, printed and documented.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+)
+
+// Config is the whole configuration. Load makes it; what Load returned is
+// valid and is not changed any more.
+type Config struct {
+	Listen            string // host:port
+	Data              string // folder
+	TLS               struct{ Cert, Key string }
+	InsecureAnonymous bool
+	Metadata          struct{ SQLite struct{ Path string } }
+	Storage           struct{ Folder struct{ Path string } }
+	Auth              struct{ Htpasswd string } // "": no log-in
+	Log               struct{ Level, Format string }
+	Uploads           struct{ Expire time.Duration }
+	GC                struct{ Interval, UnreferencedAfter time.Duration }
+	Shutdown          struct{ Grace time.Duration }
+	HTTP              struct{ BodyIdle time.Duration }
+	Repositories      []Repository
+
+	origins map[string]string // key path → where its value came from; absent: the default
+}
+
+// Repository is what holds for the repositories whose names match.
+type Repository struct {
+	Match           string // see Config.Sparse
+	SparseManifests bool   // a manifest may name content that is not here
+}
+
+// Sparse reports whether repo may hold manifests whose content is absent. The
+// last rule that matches decides. In a rule, * stands for any run of characters
+// without a slash and ** for any run at all.
+func (c *Config) Sparse(repo string) bool {
+	for i := len(c.Repositories) - 1; i >= 0; i-- {
+		if matchGlob(c.Repositories[i].Match, repo) {
+			return c.Repositories[i].SparseManifests
+		}
+	}
+	return false
+}
+
+// Sources are the places where settings come from, weakest first.
+type Sources struct {
+	File    string            // YAML; "": none
+	Environ []string          // as os.Environ gives it; only BERTH_ variables are looked at
+	Flags   map[string]string // key path ("tls.cert") → value, of the flags that were given
+}
+
+// Load reads the sources over the defaults. Its error joins all that is wrong
+// in all of them, each line saying where.
+func Load(s Sources) (*Config, error) {
+	l := newLoader()
+	if s.File != "" {
+		l.readFile(s.File)
+	}
+	l.readEnviron(s.Environ)
+	l.readFlags(s.Flags)
+	return l.finish()
+}
+
+// maxProblems bounds how many errors one Load reports.
+const maxProblems = 20
+
+// loader is a Config in the making.
+type loader struct {
+	config   *Config
+	problems []error
+}
+
+func newLoader() *loader {
+	l := &loader{config: &Config{origins: map[string]string{}}}
+	for i := range keys {
+		if k := &keys[i]; k.initial != "" {
+			l.set(k, k.initial, "", "default of "+k.path)
+		}
+	}
+	return l
+}
+
+// set gives a key its value from the source origin. Where is the beginning of
+// the error message if the value is refused.
+func (l *loader) set(k *key, value, origin, where string) {
+	if err := k.set(l.config, value); err != nil {
+		l.problem("%s: %w", where, err)
+		return
+	}
+	l.config.origins[k.path] = origin
+}
+
+func (l *loader) problem(format string, args ...any) {
+	switch {
+	case len(l.problems) < maxProblems:
+		l.problems = append(l.problems, fmt.Errorf(format, args...))
+	case len(l.problems) == maxProblems:
+		l.problems = append(l.problems, errors.New("and more; mend these first"))
+	}
+}
+
+// finish derives what depends on other keys and checks what one key alone
+// cannot show.
+func (l *loader) finish() (*Config, error) {
+	c := l.config
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		l.problem("tls.cert and tls.key belong together: set both or neither")
+	}
+	if len(l.problems) > 0 {
+		return nil, errors.Join(l.problems...)
+	}
+	l.derive("metadata.sqlite.path", &c.Metadata.SQLite.Path, "berth.db")
+	l.derive("storage.folder.path", &c.Storage.Folder.Path, "blobs")
+	return c, nil
+}
+
+// derive gives a path that nobody set its place in the data folder.
+func (l *loader) derive(path string, p *string, name string) {
+	if *p == "" {
+		*p = filepath.Join(l.config.Data, name)
+		delete(l.config.origins, path)
+	}
+}

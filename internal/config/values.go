@@ -1,0 +1,114 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxShown bounds how much of a foreign text an error message repeats.
+const maxShown = 64
+
+// shown is value as messages and prints may have it: without the password of a
+// URL, and short.
+func shown(value string) string {
+	value = redacted(value)
+	if len(value) <= maxShown {
+		return value
+	}
+	return strings.ToValidUTF8(value[:maxShown], "") + "…"
+}
+
+// redacted hides the password in a URL's userinfo. What looks like a URL with
+// userinfo but cannot be parsed is hidden whole.
+func redacted(value string) string {
+	_, rest, ok := strings.Cut(value, "://")
+	if !ok || !strings.Contains(rest, "@") {
+		return value
+	}
+	u, err := url.Parse(value)
+	if err != nil {
+		return "(hidden)"
+	}
+	if _, secret := u.User.Password(); !secret {
+		return value
+	}
+	return u.Redacted()
+}
+
+func checkPresent(value string) error {
+	if value == "" {
+		return errors.New("must not be empty")
+	}
+	return nil
+}
+
+func checkPrintable(value string) error {
+	if !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
+		return errors.New("must be UTF-8 on one line, without control characters")
+	}
+	return nil
+}
+
+func checkAddress(value string) error {
+	_, port, err := net.SplitHostPort(value)
+	if err != nil {
+		return fmt.Errorf("must be host:port, such as 127.0.0.1:5000 or [::1]:5000, not %q", shown(value))
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("the port must be a number from 0 to 65535, not %q", shown(port))
+	}
+	return nil
+}
+
+func oneOf(values ...string) func(string) error {
+	return func(value string) error {
+		if slices.Contains(values, value) {
+			return nil
+		}
+		return fmt.Errorf("must be one of %s, not %q", strings.Join(values, ", "), shown(value))
+	}
+}
+
+// parseDuration reads what time.ParseDuration does, and days before it: 7d,
+// 1d12h. The result is not negative.
+func parseDuration(value string) (time.Duration, error) {
+	const day = 24 * time.Hour
+	wrong := fmt.Errorf("must be %v, not %q", duration, shown(value))
+	var days uint64
+	rest := value
+	if number, after, ok := strings.Cut(value, "d"); ok {
+		var err error
+		if days, err = strconv.ParseUint(number, 10, 64); err != nil || days > uint64(math.MaxInt64/day) {
+			return 0, wrong
+		}
+		if rest = after; rest == "" {
+			rest = "0s"
+		}
+	}
+	d, err := time.ParseDuration(rest)
+	if err != nil || d < 0 || strings.HasPrefix(rest, "+") || d > math.MaxInt64-time.Duration(days)*day {
+		return 0, wrong
+	}
+	return time.Duration(days)*day + d, nil
+}
+
+// formatDuration is d as one would write it: 168h, not 168h0m0s.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
