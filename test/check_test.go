@@ -49,7 +49,7 @@ func TestCheck(t *testing.T) {
 
 // check runs berth check.
 func check(data string) (output string, err error) {
-	out, err := exec.Command(shared.binary, "check", "--data", data).CombinedOutput()
+	out, err := berth("check", "--data", data).CombinedOutput()
 	return string(out), err
 }
 

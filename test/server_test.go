@@ -25,6 +25,18 @@ type server struct {
 	err  error
 }
 
+// berth is the program without the BERTH_ variables of the environment: they
+// are its settings, or the tests' own.
+func berth(args ...string) *exec.Cmd {
+	cmd := exec.Command(shared.binary, args...)
+	for _, setting := range os.Environ() {
+		if !strings.HasPrefix(setting, "BERTH_") {
+			cmd.Env = append(cmd.Env, setting)
+		}
+	}
+	return cmd
+}
+
 // start runs berth on a free loopback port and returns once it is ready.
 func start(data string) (*server, error) {
 	s, err := launch(data)
@@ -46,7 +58,7 @@ func start(data string) (*server, error) {
 // launch runs berth without waiting for anything.
 func launch(data string) (*server, error) {
 	s := &server{log: &logBook{ready: make(chan string, 1)}, done: make(chan struct{})}
-	s.cmd = exec.Command(shared.binary, "serve", "--listen", "127.0.0.1:0", "--data", data)
+	s.cmd = berth("serve", "--listen", "127.0.0.1:0", "--data", data)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		return nil, err

@@ -165,6 +165,9 @@ func (h *Htpasswd) reload() {
 		return
 	}
 	u, version, err := readHtpasswd(h.path)
+	if version == nil {
+		version = seen // found, but not to be opened
+	}
 	h.version = version
 	if err != nil {
 		slog.Error("htpasswd file cannot be used; the users stay as they were", "path", h.path, "error", err)

@@ -32,16 +32,12 @@ func (l *loader) readEnviron(environ []string) {
 }
 
 // kubernetesName matches what Kubernetes sets in every container for a Service
-// named berth or berth-something.
-var kubernetesName = regexp.MustCompile(`^BERTH_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+// named berth or berth-something; BERTH_PORT is left to its value.
+var kubernetesName = regexp.MustCompile(`^BERTH_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
 
 // fromKubernetes reports whether a variable is Kubernetes' and nobody's mistake.
 func fromKubernetes(name, value string) bool {
-	if !kubernetesName.MatchString(name) {
-		return false
-	}
-	return !strings.HasSuffix(name, "_PORT") || strings.Contains(name, "_SERVICE_") ||
-		strings.Contains(value, "://") || regexp.MustCompile(`_PORT_[0-9]+_`).MatchString(name)
+	return kubernetesName.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")
 }
 
 // readFlags takes the flags that were given, in the order of their names.

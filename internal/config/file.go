@@ -114,7 +114,7 @@ func forbidden(tokens token.Tokens) (*token.Token, string) {
 		case token.SequenceEntryType:
 			entries++
 		}
-		if flow > maxDepth || entries > maxDepth || t.Position.IndentNum > 4*maxDepth {
+		if flow > maxDepth || entries > maxDepth {
 			return t, "too deep: no setting lies here"
 		}
 	}
