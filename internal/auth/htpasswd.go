@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,6 +79,9 @@ func (h *Htpasswd) Authenticate(r *http.Request) (Identity, error) {
 	if err := checkUser(name); err != nil {
 		return Identity{}, fmt.Errorf("user name: %w: %w", err, ErrCredentials)
 	}
+	if strings.Contains(password, "\x00") { // bcrypt would take it for other passwords
+		return Identity{}, fmt.Errorf("password with a NUL: %w", ErrCredentials)
+	}
 	right, err := h.verify(r.Context(), h.current(), name, password)
 	if err != nil {
 		return Identity{}, fmt.Errorf("waiting to check the password: %w", err)
@@ -136,8 +140,8 @@ func (u *users) remember(login [sha256.Size]byte) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if len(u.remembered) >= maxRemembered {
-		for any := range u.remembered {
-			delete(u.remembered, any)
+		for other := range u.remembered {
+			delete(u.remembered, other)
 			break
 		}
 	}

@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	maxFile  = 1 << 20 // bytes
-	maxDepth = 16      // lists and mappings in each other
+	maxFile   = 1 << 20 // bytes
+	maxTokens = 20_000  // the parser's time grows with their square
+	maxDepth  = 16      // lists and mappings in each other
 )
 
 // file is a configuration file being read into a loader.
@@ -68,6 +69,10 @@ func (f *file) read(data []byte) {
 		f.problemAt(t, "%s", what)
 		return
 	}
+	if len(tokens) > maxTokens {
+		f.problemAt(tokens[maxTokens], "the file is too long; is it the right one?")
+		return
+	}
 	// Keys given twice are found by mapping, with the place of both.
 	doc, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
@@ -80,7 +85,7 @@ func (f *file) read(data []byte) {
 			continue
 		}
 		if bodies++; bodies > 1 {
-			f.problemAt(d.Body.GetToken(), "a second document begins here; keep one")
+			f.problemAt(d.Start, "a second document begins here; keep one")
 			return
 		}
 		f.group("", d.Body)

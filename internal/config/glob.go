@@ -17,7 +17,7 @@ func checkGlob(pattern string) error {
 		return errors.New("must name repositories, such as team/* or ** for all")
 	case len(pattern) > maxMatch:
 		return fmt.Errorf("must have at most %d characters", maxMatch)
-	case strings.Trim(pattern, allowed) != "" || strings.ContainsFunc(pattern, func(r rune) bool { return !strings.ContainsRune(allowed, r) }):
+	case strings.ContainsFunc(pattern, func(r rune) bool { return !strings.ContainsRune(allowed, r) }):
 		return fmt.Errorf("must be the letters of a repository name (a-z 0-9 . _ - /), * and **, not %q", shown(pattern))
 	case strings.Contains(pattern, "***"):
 		return fmt.Errorf("must not have more than two * in a row: %q", shown(pattern))

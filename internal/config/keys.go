@@ -48,19 +48,19 @@ var keys = []key{
 	textKey("listen", "127.0.0.1:5000", "Address to serve on, host:port. Other than on a loopback address, log-in must be configured (`auth.htpasswd`).",
 		func(c *Config) *string { return &c.Listen }, checkAddress),
 	textKey("data", "./berth-data", "Folder of everything that is stored; made if absent. Relative paths begin where the server is started.",
-		func(c *Config) *string { return &c.Data }, checkPresent),
+		func(c *Config) *string { return &c.Data }, checkPresent, checkPath),
 	boolKey("insecure_anonymous", "false", "Serve without log-in on an address that others can reach.",
 		func(c *Config) *bool { return &c.InsecureAnonymous }),
 	textKey("tls.cert", "", "File with the TLS certificate and its chain, PEM. With `tls.key`, serves HTTPS.",
-		func(c *Config) *string { return &c.TLS.Cert }),
+		func(c *Config) *string { return &c.TLS.Cert }, checkPath),
 	textKey("tls.key", "", "File with the private key of `tls.cert`, PEM.",
-		func(c *Config) *string { return &c.TLS.Key }),
+		func(c *Config) *string { return &c.TLS.Key }, checkPath),
 	textKey("metadata.sqlite.path", "", "File of the metadata database.",
-		func(c *Config) *string { return &c.Metadata.SQLite.Path }).derivedFrom("`data`/berth.db"),
+		func(c *Config) *string { return &c.Metadata.SQLite.Path }, checkPath).derivedFrom("`data`/berth.db"),
 	textKey("storage.folder.path", "", "Folder of the blobs.",
-		func(c *Config) *string { return &c.Storage.Folder.Path }).derivedFrom("`data`/blobs"),
+		func(c *Config) *string { return &c.Storage.Folder.Path }, checkPath).derivedFrom("`data`/blobs"),
 	textKey("auth.htpasswd", "", "File of users and bcrypt hashes; a line of it is made by `htpasswd -nbB USER PASSWORD`. Read again when it changes.",
-		func(c *Config) *string { return &c.Auth.Htpasswd }),
+		func(c *Config) *string { return &c.Auth.Htpasswd }, checkPath),
 	textKey("log.level", "info", "What is logged: `debug`, `info`, `warn` or `error`, and all that is worse.",
 		func(c *Config) *string { return &c.Log.Level }, oneOf("debug", "info", "warn", "error")),
 	textKey("log.format", "text", "How it is logged: `text` or `json`.",
@@ -78,11 +78,12 @@ var keys = []key{
 }
 
 func textKey(path, initial, doc string, field func(*Config) *string, checks ...func(string) error) key {
+	checks = append(checks, checkPrintable)
 	return key{
 		path: path, kind: text, initial: initial, doc: doc,
 		get: func(c *Config) string { return *field(c) },
 		set: func(c *Config, value string) error {
-			for _, check := range append(checks, checkPrintable) {
+			for _, check := range checks {
 				if err := check(value); err != nil {
 					return err
 				}

@@ -10,11 +10,11 @@ func nearest(name string, candidates []string, sep string) string {
 	var near, same string
 	nearCost, sameCost := len(name)/2+1, int(^uint(0)>>1)
 	for _, c := range candidates {
-		cost := distance(name, c)
+		cost := mistakes(name, c)
 		if cost < nearCost {
 			near, nearCost = c, cost
 		}
-		if cost += maxShown * distance(lastPart(name, sep), lastPart(c, sep)); cost < sameCost {
+		if cost += maxShown * mistakes(lastPart(name, sep), lastPart(c, sep)); cost < sameCost {
 			same, sameCost = c, cost
 		}
 	}
@@ -26,6 +26,16 @@ func nearest(name string, candidates []string, sep string) string {
 
 func lastPart(name, sep string) string {
 	return name[strings.LastIndex(name, sep)+1:]
+}
+
+// mistakes is the distance of name from candidate; to leave out the beginning
+// or the end is one mistake, however long they are.
+func mistakes(name, candidate string) int {
+	const wordLike = 3 // bytes; fewer begin or end too many candidates
+	if len(name) >= wordLike && name != candidate && (strings.HasPrefix(candidate, name) || strings.HasSuffix(candidate, name)) {
+		return 1
+	}
+	return distance(name, candidate)
 }
 
 // distance counts the bytes to insert, remove, change or swap with their

@@ -51,6 +51,13 @@ func checkPresent(value string) error {
 	return nil
 }
 
+func checkPath(value string) error {
+	if strings.Contains(value, "://") {
+		return fmt.Errorf("must be a path on this machine, not the URL %q", shown(value))
+	}
+	return nil
+}
+
 func checkPrintable(value string) error {
 	if !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
 		return errors.New("must be UTF-8 on one line, without control characters")

@@ -96,7 +96,8 @@ func (c *Checker) manifests(ctx context.Context) error {
 			return err
 		}
 		for _, m := range page {
-			if int64(len(m.Content)) != m.Size || !m.Digest.Verify(m.Content) {
+			_, err := oci.ParseDigest(m.Digest.String())
+			if err != nil || int64(len(m.Content)) != m.Size || !m.Digest.Verify(m.Content) {
 				c.Report(Finding{Repositories: []string{m.Repository}, Digest: m.Digest,
 					Problem: "the stored manifest does not have its digest; delete it and push it again"})
 			}
@@ -124,9 +125,9 @@ func (c *Checker) blobs(ctx context.Context) error {
 
 func (c *Checker) blob(ctx context.Context, b meta.CheckedBlob) error {
 	defer c.step(meta.Totals{Blobs: 1})
-	problem := "its bytes were found damaged earlier; push it again"
+	problem, lost := "its bytes were found damaged earlier; push it again", false
 	if !b.Damaged {
-		if problem = c.bytes(ctx, b); problem == "" {
+		if problem, lost = c.bytes(ctx, b); problem == "" {
 			return ctx.Err()
 		}
 	}
@@ -140,8 +141,11 @@ func (c *Checker) blob(ctx context.Context, b meta.CheckedBlob) error {
 		return err
 	}
 	f := Finding{Repositories: repos, Digest: b.Digest, Problem: problem}
-	if c.Repair && !b.Damaged {
-		if err := c.DB.MarkDamaged(ctx, b); err != nil {
+	if c.Repair && lost {
+		switch err := c.DB.MarkDamaged(ctx, b); {
+		case errors.Is(err, meta.ErrNotFound):
+			return nil // deleted, or pushed again, while it was being checked
+		case err != nil:
 			return err
 		}
 		f.Repaired = "taken out of service until it is pushed again"
@@ -150,27 +154,31 @@ func (c *Checker) blob(ctx context.Context, b meta.CheckedBlob) error {
 	return nil
 }
 
-// bytes says what is wrong with a blob's bytes; "" for nothing.
-func (c *Checker) bytes(ctx context.Context, b meta.CheckedBlob) string {
+// bytes says what is wrong with a blob's bytes; "" for nothing. They are lost
+// where the store proves it; one that cannot be read now may be well tomorrow.
+func (c *Checker) bytes(ctx context.Context, b meta.CheckedBlob) (problem string, lost bool) {
+	if _, err := oci.ParseDigest(b.Digest.String()); err != nil {
+		return fmt.Sprintf("its row is corrupt: %v", err), false
+	}
 	rc, err := c.Blobs.Open(ctx, b.Key, 0, b.Size)
 	if err != nil {
-		return fmt.Sprintf("its bytes cannot be read: %v", err)
+		return fmt.Sprintf("its bytes cannot be read: %v", err), errors.Is(err, blob.ErrNotFound)
 	}
 	defer rc.Close()
 	h := b.Digest.Algorithm().New()
 	n, err := io.Copy(io.MultiWriter(h, progressWriter{c}), contextReader{ctx, rc})
 	switch {
 	case ctx.Err() != nil:
-		return ""
+		return "", false
 	case err != nil:
-		return fmt.Sprintf("its bytes cannot be read: %v", err)
+		return fmt.Sprintf("its bytes cannot be read: %v", err), false
 	case n != b.Size:
-		return fmt.Sprintf("%d bytes are stored, not %d", n, b.Size)
+		return fmt.Sprintf("%d bytes are stored, not %d", n, b.Size), true
 	}
 	if got := b.Digest.Algorithm().FromHash(h); got != b.Digest {
-		return fmt.Sprintf("its bytes have digest %s", got)
+		return fmt.Sprintf("its bytes have digest %s", got), true
 	}
-	return ""
+	return "", false
 }
 
 func (c *Checker) uploads(ctx context.Context) error {
@@ -206,8 +214,12 @@ func (c *Checker) upload(ctx context.Context, u meta.Upload) error {
 	if now, gone := c.DB.Upload(ctx, u.Repository, u.ID); gone != nil || now.Version != u.Version {
 		return nil // finished or cancelled while it was being checked
 	}
-	if c.Repair {
-		if err := c.DB.CancelUpload(ctx, u); err != nil {
+	lost := errors.Is(err, blob.ErrNotFound) || errors.Is(err, io.EOF)
+	if c.Repair && lost {
+		switch err := c.DB.CancelUpload(ctx, u); {
+		case errors.Is(err, meta.ErrLeased):
+			return nil // its client is back
+		case err != nil:
 			return err
 		}
 		f.Repaired = "cancelled; the client starts anew"

@@ -3,6 +3,7 @@ package hosted
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/berth-registry/berth/internal/blob"
@@ -40,9 +41,9 @@ func (r *Registry) Collect(ctx context.Context) (c Collected, err error) {
 			if err != nil {
 				return 0, err
 			}
-			freed := r.free(ctx, dead...)
+			freed, err := r.free(ctx, dead...)
 			c.Objects += freed
-			return freed, nil
+			return freed, err
 		}),
 	)
 	return c, err
@@ -63,22 +64,27 @@ func drain(ctx context.Context, step func() (int, error)) error {
 
 // free deletes the bytes of dead objects and then the notes of them. What
 // fails stays noted: the next collection tries again.
-func (r *Registry) free(ctx context.Context, dead ...meta.DeadObject) (freed int) {
+func (r *Registry) free(ctx context.Context, dead ...meta.DeadObject) (freed int, err error) {
 	ctx = context.WithoutCancel(ctx)
 	var gone []string
 	for _, o := range dead {
-		var err error
+		var failure error
 		if o.Unsealed {
-			err = r.blobs.Abort(ctx, o.Key, blob.State{Size: o.Size, Opaque: o.State})
+			failure = r.blobs.Abort(ctx, o.Key, blob.State{Size: o.Size, Opaque: o.State})
 		} else {
-			err = r.blobs.Delete(ctx, o.Key)
+			failure = r.blobs.Delete(ctx, o.Key)
 		}
-		if err == nil {
+		if failure == nil {
 			gone = append(gone, o.Key)
+		} else if err == nil {
+			err = fmt.Errorf("free the bytes of object %s: %w", o.Key, failure)
 		}
 	}
-	if len(gone) == 0 || r.db.ForgetDead(ctx, gone...) != nil {
-		return 0
+	if len(gone) == 0 {
+		return 0, err
 	}
-	return len(gone)
+	if forget := r.db.ForgetDead(ctx, gone...); forget != nil {
+		return 0, errors.Join(err, forget)
+	}
+	return len(gone), err
 }

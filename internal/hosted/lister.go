@@ -8,26 +8,30 @@ import (
 	"github.com/berth-registry/berth/internal/registry"
 )
 
-// pageSize is how many rows a list reads at a time. No transaction is open
-// between two pages, so a slow reader holds nothing up.
-const pageSize = 1000
+// A list reads this many rows at first, for most readers want one short page,
+// and then more at a time. No transaction is open between two pages, so a slow
+// reader holds nothing up.
+const (
+	firstPage = 128
+	pageSize  = 1024
+)
 
 func (r *Registry) Tags(ctx context.Context, repo, after string) iter.Seq2[string, error] {
-	return pages(repo, after, func(after string) ([]string, error) {
-		return r.db.Tags(ctx, repo, after, pageSize)
+	return pages(repo, after, func(after string, n int) ([]string, error) {
+		return r.db.Tags(ctx, repo, after, n)
 	})
 }
 
 func (r *Registry) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
-	return pages("", after, func(after string) ([]string, error) {
-		return r.db.Repositories(ctx, after, pageSize)
+	return pages("", after, func(after string, n int) ([]string, error) {
+		return r.db.Repositories(ctx, after, n)
 	})
 }
 
 func (r *Registry) Referrers(ctx context.Context, repo string, subject oci.Digest, artifactType string, after oci.Digest) iter.Seq2[oci.Descriptor, error] {
 	return func(yield func(oci.Descriptor, error) bool) {
-		for {
-			page, err := r.db.Referrers(ctx, repo, subject, artifactType, after, pageSize)
+		for n := firstPage; ; n = pageSize {
+			page, err := r.db.Referrers(ctx, repo, subject, artifactType, after, n)
 			if err != nil {
 				yield(oci.Descriptor{}, coded(err, repo, registry.Internal, nil))
 				return
@@ -46,10 +50,10 @@ func (r *Registry) Referrers(ctx context.Context, repo string, subject oci.Diges
 }
 
 // pages yields the strings of one page after the other.
-func pages(repo, after string, page func(after string) ([]string, error)) iter.Seq2[string, error] {
+func pages(repo, after string, page func(after string, n int) ([]string, error)) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		for {
-			list, err := page(after)
+		for n := firstPage; ; n = pageSize {
+			list, err := page(after, n)
 			if err != nil {
 				yield("", coded(err, repo, registry.Internal, nil))
 				return
@@ -59,7 +63,7 @@ func pages(repo, after string, page func(after string) ([]string, error)) iter.S
 					return
 				}
 			}
-			if len(list) < pageSize {
+			if len(list) < n {
 				return
 			}
 			after = list[len(list)-1]

@@ -2,10 +2,9 @@ package hosted
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
-
-	"errors"
 
 	"github.com/berth-registry/berth/internal/blob"
 	"github.com/berth-registry/berth/internal/meta"
@@ -43,7 +42,11 @@ func named(ref oci.Ref) map[string]string {
 func (r *Registry) Blob(ctx context.Context, repo string, d oci.Digest) (registry.Blob, error) {
 	row, err := r.db.Blob(ctx, repo, d)
 	if err == nil && time.Since(time.UnixMilli(row.SeenAt)) > min(touchAfter, r.o.UnreferencedAge/2) {
-		err = r.db.TouchBlob(ctx, repo, d)
+		// Other failures are let go: a full disk must not end pulls, and
+		// collection cannot write then either.
+		if touch := r.db.TouchBlob(ctx, repo, d); errors.Is(touch, meta.ErrNotFound) {
+			err = touch
+		}
 	}
 	if err != nil {
 		return nil, coded(err, repo, registry.BlobUnknown, map[string]string{"digest": d.String()})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/berth-registry/berth/internal/meta"
@@ -50,15 +51,12 @@ func (u *upload) Commit(ctx context.Context, off int64, r io.Reader, d oci.Diges
 		}
 		received := false
 		if r != nil {
-			if received, err = u.receive(ctx, l, r, h); err != nil {
-				if received {
-					err = errors.Join(err, u.save(ctx, h))
-				}
-				return err
-			}
+			received, err = u.receive(ctx, l, r, h)
 		}
-		err = u.commit(ctx, h, d)
-		if registry.IsCode(err, registry.DigestInvalid) && received {
+		if err == nil {
+			err = u.commit(ctx, h, d)
+		}
+		if err != nil && received {
 			err = errors.Join(err, u.save(ctx, h))
 		}
 		return err
@@ -105,7 +103,7 @@ func (u *upload) commit(ctx context.Context, h oci.Hash, d oci.Digest) error {
 		return u.coded(err)
 	}
 	if !kept {
-		u.r.free(ctx, meta.DeadObject{Key: u.row.ID})
+		u.r.free(ctx, meta.DeadObject{Key: u.row.ID}) // what fails is left to Collect
 	}
 	return nil
 }
@@ -140,8 +138,7 @@ func (u *upload) receive(ctx context.Context, l *lease, r io.Reader, h oci.Hash)
 	return true, u.coded(err)
 }
 
-// save makes progress durable and gives the lease back, even for a client that
-// has gone.
+// save makes progress durable, even for a client that has gone.
 func (u *upload) save(ctx context.Context, h oci.Hash) error {
 	hash, err := h.MarshalBinary()
 	if err != nil {
@@ -156,6 +153,7 @@ func (u *upload) Cancel(ctx context.Context) error {
 		if err := u.r.db.CancelUpload(ctx, u.row); err != nil {
 			return u.coded(err)
 		}
+		// What fails is left to Collect.
 		u.r.free(ctx, meta.DeadObject{Key: u.row.ID, Unsealed: true, Size: u.row.Size, State: u.row.State})
 		return nil
 	})
@@ -163,6 +161,7 @@ func (u *upload) Cancel(ctx context.Context) error {
 
 // leased runs fn as the session's one writer, standing at off.
 func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context, *lease) error) error {
+	asked := time.Now()
 	row, err := u.r.db.LeaseUpload(ctx, u.row.Repository, u.row.ID, leaseTTL)
 	if err == nil || errors.Is(err, meta.ErrLeased) {
 		u.row = row
@@ -170,19 +169,19 @@ func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context,
 	if err != nil {
 		return u.coded(err)
 	}
-	l := holdLease(u.r.db, row)
-	defer l.stop()
+	l := holdLease(u.r.db, row, asked)
+	defer u.release(ctx, l)
 	if off >= 0 && off != row.Size {
-		err = registry.Errorf(registry.RangeInvalid, row.Repository, "the upload stands at byte %d, not %d", row.Size, off)
-	} else {
-		err = fn(ctx, l)
+		return registry.Errorf(registry.RangeInvalid, row.Repository, "the upload stands at byte %d, not %d", row.Size, off)
 	}
-	if err != nil {
-		// Where fn has saved or ended the session, its version is gone or
-		// its lease is over, and there is nothing to release.
-		u.r.db.ReleaseUpload(context.WithoutCancel(ctx), row.ID, row.Version)
-	}
-	return err
+	return fn(ctx, l)
+}
+
+// release gives the lease back, also for a client that has gone. If that
+// fails, the lease runs out by itself.
+func (u *upload) release(ctx context.Context, l *lease) {
+	l.stop()
+	u.r.db.ReleaseUpload(context.WithoutCancel(ctx), u.row.ID, u.row.Version)
 }
 
 func (u *upload) coded(err error) error {
@@ -193,14 +192,18 @@ func (u *upload) coded(err error) error {
 	return coded(err, u.row.Repository, registry.UploadUnknown, map[string]string{"upload": u.row.ID})
 }
 
-// lease renews itself until it is stopped or lost.
+// lease renews itself until it is stopped or lost. Its holder's own clock ends
+// it too: a process that was frozen, or a database that is slow to answer, must
+// not write where another may have taken over.
 type lease struct {
-	lost chan struct{}
-	quit chan struct{}
+	quit  chan struct{}
+	until atomic.Pointer[time.Time]
 }
 
-func holdLease(db Metadata, row meta.Upload) *lease {
-	l := &lease{lost: make(chan struct{}), quit: make(chan struct{})}
+// holdLease keeps the lease that was asked for at the given time.
+func holdLease(db Metadata, row meta.Upload, asked time.Time) *lease {
+	l := &lease{quit: make(chan struct{})}
+	l.extend(asked)
 	timer := time.NewTimer(leaseRenew)
 	go func() {
 		defer timer.Stop()
@@ -210,9 +213,13 @@ func holdLease(db Metadata, row meta.Upload) *lease {
 				return
 			case <-timer.C:
 			}
+			asked := time.Now()
 			err := db.RenewUpload(context.Background(), row.ID, row.Version, leaseTTL)
-			if errors.Is(err, meta.ErrLeased) {
-				close(l.lost)
+			switch {
+			case err == nil:
+				l.extend(asked)
+			case errors.Is(err, meta.ErrLeased):
+				l.until.Store(new(time.Time))
 				return
 			}
 			timer.Reset(leaseRenew)
@@ -221,7 +228,9 @@ func holdLease(db Metadata, row meta.Upload) *lease {
 	return l
 }
 
-func (l *lease) stop() { close(l.quit) }
+func (l *lease) extend(asked time.Time) { l.until.Store(new(asked.Add(leaseTTL))) }
+func (l *lease) lost() bool             { return time.Now().After(*l.until.Load()) }
+func (l *lease) stop()                  { close(l.quit) }
 
 // hashingReader hashes what passes and stops when the lease is lost.
 type hashingReader struct {
@@ -232,10 +241,8 @@ type hashingReader struct {
 }
 
 func (r *hashingReader) Read(p []byte) (int, error) {
-	select {
-	case <-r.lease.lost:
+	if r.lease.lost() {
 		return 0, meta.ErrLeased
-	default:
 	}
 	n, err := r.r.Read(p)
 	r.h.Write(p[:n])

@@ -56,21 +56,14 @@ func (db *DB) ForgetDead(ctx context.Context, keys ...string) error {
 	})
 }
 
-// review plans a look at a link that nothing may come to hold.
-func review(t *tx, repo string, d oci.Digest, at int64) error {
-	_, err := t.exec(`INSERT INTO link_reviews (repository_id, digest, review_at) VALUES ($1, $2, $3)
-		ON CONFLICT (repository_id, digest) DO NOTHING`, repo, d.String(), at)
-	return err
-}
-
 // CollectLinks looks at up to n links whose review was planned before the
 // given time. One that a manifest holds is left; one that nothing holds and no
 // client was told of since is removed, with its blob if it was the last; the
 // others are looked at again. It returns how many it removed and looked at.
 func (db *DB) CollectLinks(ctx context.Context, before time.Time, n int) (removed, seen int, err error) {
-	return removed, seen, db.update(ctx, func(t *tx) error {
+	err = db.update(ctx, func(t *tx) error {
 		removed, seen = 0, 0
-		st, err := t.w.stmts.get(t.ctx, `SELECT repository_id, digest FROM link_reviews
+		st, err := t.w.stmts.get(t.ctx, `SELECT repository_id, digest, seen_at FROM links
 			WHERE review_at <= $1 ORDER BY review_at LIMIT $2`)
 		if err != nil {
 			return err
@@ -79,7 +72,7 @@ func (db *DB) CollectLinks(ctx context.Context, before time.Time, n int) (remove
 		if err != nil {
 			return err
 		}
-		due, err := collect(rows, func(r *sql.Rows) (l linkRow, err error) { return l, r.Scan(&l.repo, &l.digest) })
+		due, err := collect(rows, func(r *sql.Rows) (l linkRow, err error) { return l, r.Scan(&l.repo, &l.digest, &l.seenAt) })
 		for _, l := range due {
 			gone, err := db.reviewLink(t, l, before.UnixMilli())
 			if err != nil {
@@ -92,34 +85,29 @@ func (db *DB) CollectLinks(ctx context.Context, before time.Time, n int) (remove
 		}
 		return err
 	})
+	return removed, seen, err
 }
 
 type linkRow struct {
 	repo   string
 	digest oci.Digest
+	seenAt int64
 }
 
 func (db *DB) reviewLink(t *tx, l linkRow, before int64) (gone bool, err error) {
-	var seenAt int64
-	err = t.queryRow(`SELECT seen_at FROM links WHERE repository_id = $1 AND digest = $2`, l.repo, l.digest.String()).Scan(&seenAt)
-	missing := errors.Is(err, ErrNotFound)
-	if err != nil && !missing {
+	// A link that a manifest holds needs no look until that manifest goes.
+	var next *int64
+	err = unheld(t, "blob_references", l.repo, l.digest)
+	if held := (*ReferencedError)(nil); err != nil && !errors.As(err, &held) {
 		return false, err
 	}
-	if !missing && seenAt > before {
-		_, err = t.exec(`UPDATE link_reviews SET review_at = $3 WHERE repository_id = $1 AND digest = $2`,
-			l.repo, l.digest.String(), seenAt)
-		return false, err
-	}
-	if _, err = t.exec(`DELETE FROM link_reviews WHERE repository_id = $1 AND digest = $2`, l.repo, l.digest.String()); err != nil || missing {
-		return false, err
-	}
-	var held *ReferencedError
-	if err := unheld(t, "blob_references", l.repo, l.digest); err != nil {
-		if errors.As(err, &held) {
-			return false, nil
+	if err == nil {
+		if l.seenAt <= before {
+			return true, db.unlink(t, l.repo, l.digest)
 		}
-		return false, err
+		next = &l.seenAt
 	}
-	return true, db.unlink(t, l.repo, l.digest)
+	_, err = t.exec(`UPDATE links SET review_at = $3 WHERE repository_id = $1 AND digest = $2`,
+		l.repo, l.digest.String(), next)
+	return false, err
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -41,9 +42,11 @@ type Options struct {
 	Path string
 	// Existing refuses to create the database or to change its schema.
 	Existing bool
-	// Shared says that other processes write this database, so that leases
-	// held elsewhere count. Without it they are remains of a dead process.
+	// Shared says that other processes write this database too, so that leases
+	// of uploads must be visible to them.
 	Shared bool
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
 }
 
 // DB is the metadata database. It is safe for concurrent use.
@@ -54,6 +57,7 @@ type DB struct {
 	stmts  statements // of read
 	owner  string     // this process in leases
 	shared bool
+	leases sync.Map // of upload ids, where the database is not shared
 	now    func() time.Time
 }
 
@@ -65,7 +69,10 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 			return nil, fmt.Errorf("no database at %s: is this the data folder of a registry? %w", o.Path, err)
 		}
 	}
-	db := &DB{owner: uuid.NewString(), shared: o.Shared, now: time.Now}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	db := &DB{owner: uuid.NewString(), shared: o.Shared, now: o.Now}
 	if err := db.open(ctx, o); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("database %s: %w", o.Path, err)

@@ -42,9 +42,9 @@ func (db *DB) DeleteManifest(ctx context.Context, repo string, d oci.Digest) err
 // letGo drops a manifest's tags and references and plans the look at the blobs
 // that it held.
 func (db *DB) letGo(t *tx, repo string, manifest oci.Digest) error {
-	if _, err := t.exec(`INSERT INTO link_reviews (repository_id, digest, review_at)
-		SELECT repository_id, digest, $3 FROM blob_references WHERE repository_id = $1 AND manifest = $2
-		ON CONFLICT (repository_id, digest) DO NOTHING`, repo, manifest.String(), db.millis()); err != nil {
+	if _, err := t.exec(`UPDATE links SET review_at = $3 WHERE repository_id = $1 AND review_at IS NULL
+		AND digest IN (SELECT digest FROM blob_references WHERE repository_id = $1 AND manifest = $2)`,
+		repo, manifest.String(), db.millis()); err != nil {
 		return err
 	}
 	for _, query := range [...]string{

@@ -89,8 +89,11 @@ func (db *DB) whyNotFound(ctx context.Context, repo string, err error) error {
 	}
 	var one int
 	missing := db.queryRow(ctx, `SELECT 1 FROM repositories WHERE name = $1`, repo).Scan(&one)
-	if errors.Is(missing, ErrNotFound) {
+	switch {
+	case missing == nil:
+		return err
+	case errors.Is(missing, ErrNotFound):
 		return ErrNoRepository
 	}
-	return errors.Join(err, missing)
+	return missing
 }

@@ -26,9 +26,10 @@ func (r row) scanUpload() (u Upload, err error) {
 	return u, err
 }
 
-// CreateUpload stores a new session that nobody leases.
+// CreateUpload stores a new session that nobody leases. It is synced with the
+// first bytes that arrive: a session without any is nothing to lose.
 func (db *DB) CreateUpload(ctx context.Context, u Upload) error {
-	return db.update(ctx, func(t *tx) error {
+	return db.hint(ctx, func(t *tx) error {
 		_, err := t.exec(`INSERT INTO uploads
 			(id, repository, algorithm, size, version, lease_owner, lease_until, updated_at, hash, state)
 			VALUES ($1, $2, $3, $4, 0, '', 0, $5, $6, $7)`,
@@ -45,12 +46,14 @@ func (db *DB) Upload(ctx context.Context, repo, id string) (Upload, error) {
 // LeaseUpload makes the caller the session's one writer for ttl and returns
 // the row as of now. Errors: ErrNotFound; ErrLeased, with the row.
 func (db *DB) LeaseUpload(ctx context.Context, repo, id string, ttl time.Duration) (u Upload, err error) {
-	return u, db.hint(ctx, func(t *tx) error {
+	if !db.shared {
+		return db.leaseHere(ctx, repo, id)
+	}
+	err = db.hint(ctx, func(t *tx) error {
 		now := db.millis()
 		n, err := t.exec(`UPDATE uploads SET lease_owner = $3, lease_until = $4, version = version + 1
-			WHERE id = $1 AND repository = $2
-			AND (lease_until <= $5 OR ($6 AND lease_owner <> $3))`,
-			id, repo, db.owner, now+ttl.Milliseconds(), now, !db.shared)
+			WHERE id = $1 AND repository = $2 AND lease_until <= $5`,
+			id, repo, db.owner, now+ttl.Milliseconds(), now)
 		if err != nil {
 			return err
 		}
@@ -60,29 +63,54 @@ func (db *DB) LeaseUpload(ctx context.Context, repo, id string, ttl time.Duratio
 		}
 		return err
 	})
+	return u, err
+}
+
+// leaseHere leases a session where this process owns the database alone. Such a
+// lease ends with the process at the latest, so it need not be stored.
+func (db *DB) leaseHere(ctx context.Context, repo, id string) (Upload, error) {
+	if _, taken := db.leases.LoadOrStore(id, true); taken {
+		u, err := db.Upload(ctx, repo, id)
+		return u, errors.Join(ErrLeased, err)
+	}
+	u, err := db.Upload(ctx, repo, id)
+	if err != nil {
+		db.leases.Delete(id)
+	}
+	return u, err
 }
 
 // RenewUpload prolongs a lease. Errors: ErrLeased when it was lost.
 func (db *DB) RenewUpload(ctx context.Context, id string, version int64, ttl time.Duration) error {
+	if !db.shared {
+		return nil
+	}
 	return db.hint(ctx, func(t *tx) error {
 		return fenced(t.exec(`UPDATE uploads SET lease_until = $3 WHERE id = $1 AND version = $2`,
 			id, version, db.millis()+ttl.Milliseconds()))
 	})
 }
 
-// SaveUpload stores a session's progress and ends the lease.
+// SaveUpload stores a session's progress; the lease stays.
 // Errors: ErrLeased when the lease was lost; nothing is stored then.
 func (db *DB) SaveUpload(ctx context.Context, u Upload) error {
 	return db.update(ctx, func(t *tx) error {
-		return fenced(t.exec(`UPDATE uploads SET size = $3, hash = $4, state = $5, updated_at = $6, lease_until = 0
-			WHERE id = $1 AND version = $2`, u.ID, u.Version, u.Size, u.Hash, u.State, db.millis()))
+		return fenced(t.exec(`UPDATE uploads
+			SET size = $3, algorithm = $4, hash = $5, state = $6, updated_at = $7
+			WHERE id = $1 AND version = $2`,
+			u.ID, u.Version, u.Size, string(u.Algorithm), u.Hash, u.State, db.millis()))
 	})
 }
 
-// ReleaseUpload ends a lease whose holder has nothing to save.
+// ReleaseUpload ends a lease, also one whose session has ended.
 func (db *DB) ReleaseUpload(ctx context.Context, id string, version int64) error {
+	if !db.shared {
+		db.leases.Delete(id)
+		return nil
+	}
 	return db.hint(ctx, func(t *tx) error {
-		return fenced(t.exec(`UPDATE uploads SET lease_until = 0 WHERE id = $1 AND version = $2`, id, version))
+		_, err := t.exec(`UPDATE uploads SET lease_until = 0 WHERE id = $1 AND version = $2`, id, version)
+		return err
 	})
 }
 
@@ -112,11 +140,14 @@ func fenced(n int64, err error) error {
 // ExpireUploads ends up to n sessions that nobody has touched since before and
 // returns how many. Their bytes become dead objects.
 func (db *DB) ExpireUploads(ctx context.Context, before time.Time, n int) (count int, err error) {
-	return count, db.update(ctx, func(t *tx) error {
+	err = db.update(ctx, func(t *tx) error {
 		count = 0
 		ids, err := t.strings(`SELECT id FROM uploads WHERE updated_at < $1 AND lease_until < $2
 			ORDER BY updated_at LIMIT $3`, before.UnixMilli(), db.millis(), n)
 		for _, id := range ids {
+			if _, leased := db.leases.Load(id); leased {
+				continue
+			}
 			if err := db.expire(t, id); err != nil {
 				return err
 			}
@@ -124,6 +155,7 @@ func (db *DB) ExpireUploads(ctx context.Context, before time.Time, n int) (count
 		}
 		return err
 	})
+	return count, err
 }
 
 func (db *DB) expire(t *tx, id string) error {

@@ -37,7 +37,7 @@ func newID() string { return uuid.Must(uuid.NewV7()).String() }
 // the same content before, that one is linked, u's bytes become a dead object,
 // and kept is false. Errors: ErrLeased.
 func (db *DB) CommitBlob(ctx context.Context, u Upload, d oci.Digest) (kept bool, err error) {
-	return kept, db.update(ctx, func(t *tx) error {
+	err = db.update(ctx, func(t *tx) error {
 		if err := endUpload(t, u); err != nil {
 			return err
 		}
@@ -55,6 +55,7 @@ func (db *DB) CommitBlob(ctx context.Context, u Upload, d oci.Digest) (kept bool
 		}
 		return db.link(t, repo, d)
 	})
+	return kept, err
 }
 
 // insertBlob records u's bytes as blob d unless good bytes are there already.
@@ -82,15 +83,11 @@ func (db *DB) insertBlob(t *tx, d oci.Digest, u Upload) (kept bool, err error) {
 // link lets a repository serve blob d, which exists, and plans the look at
 // whether a manifest came to hold it.
 func (db *DB) link(t *tx, repo string, d oci.Digest) error {
-	now := db.millis()
-	if _, err := t.exec(`INSERT INTO links (repository_id, digest, seen_at) VALUES ($1, $2, $3)
-		ON CONFLICT (repository_id, digest) DO UPDATE SET seen_at = excluded.seen_at`, repo, d.String(), now); err != nil {
+	if _, err := t.exec(`INSERT INTO links (repository_id, digest, seen_at, review_at) VALUES ($1, $2, $3, $3)
+		ON CONFLICT (repository_id, digest) DO UPDATE SET seen_at = excluded.seen_at`, repo, d.String(), db.millis()); err != nil {
 		return err
 	}
-	if err := settle(t, repo, d, "blob"); err != nil {
-		return err
-	}
-	return review(t, repo, d, now)
+	return settle(t, repo, d, "blob")
 }
 
 // settle turns references that waited for d into real ones.
@@ -112,7 +109,7 @@ func settle(t *tx, repo string, d oci.Digest, kind string) error {
 // Mount links blob d of the repository from, or of any when from is "", into
 // repo and returns its size. Errors: ErrNotFound.
 func (db *DB) Mount(ctx context.Context, repo, from string, d oci.Digest) (size int64, err error) {
-	return size, db.update(ctx, func(t *tx) error {
+	err = db.update(ctx, func(t *tx) error {
 		err := t.queryRow(`SELECT b.size FROM blobs b
 			JOIN links l ON l.digest = b.digest JOIN repositories r ON r.id = l.repository_id
 			WHERE b.digest = $1 AND NOT b.damaged AND ($2 = '' OR r.name = $2) LIMIT 1`, d.String(), from).Scan(&size)
@@ -125,6 +122,7 @@ func (db *DB) Mount(ctx context.Context, repo, from string, d oci.Digest) (size 
 		}
 		return db.link(t, id, d)
 	})
+	return size, err
 }
 
 // PutManifest is a manifest with everything that its transaction enforces.

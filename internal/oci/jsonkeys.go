@@ -14,10 +14,12 @@ var knownKeys = []string{
 }
 
 // keyWalk goes once over bytes that are known to be valid JSON and looks at
-// nothing but nesting and object keys. Memory: one set of keys per open object.
+// nothing but nesting, the number of values and object keys. Memory: one set
+// of keys per open object.
 type keyWalk struct {
-	rest  []byte
-	stack []jsonLevel
+	rest   []byte
+	stack  []jsonLevel
+	values int
 }
 
 type jsonLevel struct {
@@ -28,12 +30,17 @@ type jsonLevel struct {
 
 func (w *keyWalk) run() error {
 	for {
-		i := bytes.IndexAny(w.rest, `{}[]"`)
+		i := bytes.IndexAny(w.rest, `{}[],"`)
 		if i < 0 {
 			return nil
 		}
 		c := w.rest[i]
 		w.rest = w.rest[i+1:]
+		if c == '{' || c == '[' || c == ',' {
+			if w.values++; w.values > maxValues {
+				return fmt.Errorf("%w: more than %d values", ErrManifest, maxValues)
+			}
+		}
 		switch c {
 		case '{', '[':
 			if err := w.open(c == '{'); err != nil {

@@ -34,6 +34,9 @@ const (
 	MaxMediaType   = 255     // bytes
 	maxNesting     = 64
 	maxAnnotations = 10_000
+	// maxValues counts objects, arrays and their elements: two bytes of "[0,0,"
+	// would become a Descriptor in memory. It leaves a reference twenty.
+	maxValues = 20 * MaxReferences
 )
 
 // ErrManifest is wrapped by every error of ParseManifest.
@@ -122,7 +125,11 @@ func ParseManifest(contentType string, content []byte) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m, m.check()
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	m.dropRepeats()
+	return m, nil
 }
 
 // agreeMediaType settles on one media type from the header and the body.
@@ -157,15 +164,14 @@ func (m *Manifest) fillImage(doc *document) error {
 	if m.ArtifactType == "" {
 		m.ArtifactType = doc.Config.MediaType
 	}
-	all := []Descriptor{*doc.Config}
+	m.Blobs = []Descriptor{*doc.Config}
 	if doc.Layers != nil {
-		all = append(all, *doc.Layers...)
-	}
-	for _, d := range unique(all) {
-		if nonDistributable[d.MediaType] {
-			m.Foreign = append(m.Foreign, d)
-		} else {
-			m.Blobs = append(m.Blobs, d)
+		for _, d := range *doc.Layers {
+			if nonDistributable[d.MediaType] {
+				m.Foreign = append(m.Foreign, d)
+			} else {
+				m.Blobs = append(m.Blobs, d)
+			}
 		}
 	}
 	return nil
@@ -178,11 +184,11 @@ func (m *Manifest) fillIndex(doc *document) error {
 	if doc.Manifests == nil {
 		return fmt.Errorf("%w: an index needs a manifests field", ErrManifest)
 	}
-	m.Manifests = unique(*doc.Manifests)
+	m.Manifests = *doc.Manifests
 	return nil
 }
 
-// check validates every descriptor and the bounds that hold over all of them.
+// check validates every descriptor, repeats too, and the bounds over all.
 func (m *Manifest) check() error {
 	if n := len(m.Blobs) + len(m.Foreign) + len(m.Manifests); n > MaxReferences {
 		return fmt.Errorf("%w: %d references; at most %d are allowed", ErrManifest, n, MaxReferences)
@@ -216,9 +222,17 @@ func (d *Descriptor) check() error {
 	return nil
 }
 
-// unique keeps the first descriptor of each digest.
-func unique(list []Descriptor) []Descriptor {
-	seen := make(map[Digest]bool, len(list))
+// dropRepeats leaves one descriptor of each digest. A layer that is named as
+// foreign and as another kind too must be present.
+func (m *Manifest) dropRepeats() {
+	seen := make(map[Digest]bool, len(m.Blobs)+len(m.Foreign))
+	m.Blobs = unique(m.Blobs, seen)
+	m.Foreign = unique(m.Foreign, seen)
+	m.Manifests = unique(m.Manifests, map[Digest]bool{})
+}
+
+// unique keeps the first descriptor of each digest that is not in seen.
+func unique(list []Descriptor, seen map[Digest]bool) []Descriptor {
 	kept := list[:0]
 	for _, d := range list {
 		if !seen[d.Digest] {
@@ -232,7 +246,7 @@ func unique(list []Descriptor) []Descriptor {
 func jsonError(err error) string {
 	var typed *json.UnmarshalTypeError
 	if errors.As(err, &typed) {
-		return fmt.Sprintf("field %s wants a %s, got a %s", typed.Field, typed.Type, typed.Value)
+		return fmt.Sprintf("field %s wants a %s, got a %s", typed.Field, typed.Type, clip(typed.Value))
 	}
 	return err.Error()
 }

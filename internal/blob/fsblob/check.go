@@ -7,11 +7,44 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/berth-registry/berth/internal/blob"
 )
 
 // MakeFolder creates a folder, with those above it, where it is missing. Its
 // error says how to mend that, as CheckFolder's does.
-func MakeFolder(dir string) error { return explain(dir, os.MkdirAll(dir, 0o750)) }
+func MakeFolder(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	return explain(dir, mkdirAll(dir))
+}
+
+// mkdirAll is os.MkdirAll, durably: a folder that a loss of power takes away
+// takes everything in it.
+func mkdirAll(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := mkdirAll(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o750); err != nil {
+		info, statErr := os.Stat(dir)
+		switch {
+		case statErr != nil:
+			return err
+		case !info.IsDir():
+			return &os.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
+		}
+		return nil // by another process, since we looked
+	}
+	return syncDir(parent)
+}
 
 // Check writes, syncs, renames and deletes a scratch file in the folder. Its
 // error says how to mend the folder.
@@ -49,29 +82,53 @@ func explain(dir string, err error) error {
 	if err == nil {
 		return nil
 	}
-	at := dir
-	info, statErr := os.Stat(at)
-	for statErr != nil && at != filepath.Dir(at) {
-		at = filepath.Dir(at)
-		info, statErr = os.Stat(at)
+	if isFull(err) {
+		err = fmt.Errorf("%w: %w", blob.ErrFull, err)
 	}
+	at, info, blocked := nearest(dir)
 	who := fmt.Sprintf("this process runs as uid %d", os.Getuid())
-	if statErr == nil {
+	if info != nil {
 		who += fmt.Sprintf("; %s has mode %v", at, info.Mode())
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			who += fmt.Sprintf(" and belongs to uid %d", st.Uid)
 		}
 	}
-	hint := ""
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		hint = fmt.Sprintf("; mend it with: chown -R %d %s && chmod u+rwx %s", os.Getuid(), at, at)
-	case errors.Is(err, syscall.EROFS):
-		hint = "; mount its file system writable, or choose another folder with --data"
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		hint = fmt.Sprintf("; free space on it: df -h %s", at)
-	case errors.Is(err, syscall.ENOTDIR):
-		hint = "; a file stands where a folder is needed: choose another folder with --data"
+	return fmt.Errorf("folder %s cannot be written: %w (%s; %s)", dir, err, who, mend(dir, at, blocked, err))
+}
+
+// nearest is the folder itself or, where it cannot be seen, the first above it
+// that can, and whether that one blocks the way down.
+func nearest(dir string) (at string, info os.FileInfo, blocked bool) {
+	for at = dir; ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		if err == nil {
+			return at, info, blocked
+		}
+		if at == filepath.Dir(at) {
+			return at, nil, blocked
+		}
+		blocked = errors.Is(err, os.ErrPermission)
 	}
-	return fmt.Errorf("folder %s cannot be written: %w (%s%s)", dir, failure(err), who, hint)
+}
+
+// mend says what to do about an error in dir, of which at can be seen. It never
+// tells anyone to change the owner of a folder that is not ours, such as /.
+func mend(dir, at string, blocked bool, err error) string {
+	switch {
+	case errors.Is(err, os.ErrPermission) && blocked:
+		return fmt.Sprintf("mend it with: chmod a+x %s", at)
+	case errors.Is(err, os.ErrPermission) && at != dir:
+		return fmt.Sprintf("mend it with: mkdir -p %s && chown -R %d %s", dir, os.Getuid(), dir)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Sprintf("mend it with: chown -R %d %s && chmod u+rwx %s", os.Getuid(), dir, dir)
+	case errors.Is(err, syscall.EROFS):
+		return "mount its file system writable, or choose another folder with --data"
+	case isFull(err):
+		return fmt.Sprintf("free space or raise the limit there: df -h %s", at)
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Sprintf("%s is a file where a folder is needed: choose another folder with --data", at)
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Sprintf("it has gone: mount its disk again, or create it with: mkdir -p %s", dir)
+	}
+	return "look for errors of the disk in the system's log, or choose another folder with --data"
 }

@@ -9,8 +9,10 @@ import (
 // synced at the same time share a sync, provided that it starts after they ask:
 // one that is already running may have missed their entry.
 type dirSyncer struct {
+	fsync func(dir string) error
+
 	mu   sync.Mutex
-	dirs map[string]*dirState
+	dirs map[string]*dirState // of folders that are being synced
 }
 
 type dirState struct {
@@ -23,6 +25,7 @@ type syncRound struct {
 	err  error
 }
 
+// sync returns when every entry that dir had before the call is durable.
 func (d *dirSyncer) sync(dir string) error {
 	d.mu.Lock()
 	if d.dirs == nil {
@@ -44,7 +47,7 @@ func (d *dirSyncer) sync(dir string) error {
 	}
 	st.running = true
 	d.mu.Unlock()
-	err := syncDir(dir)
+	err := d.fsync(dir)
 	d.finish(dir, st)
 	return err
 }
@@ -60,7 +63,7 @@ func (d *dirSyncer) finish(dir string, st *dirState) {
 	}
 	st.next = nil
 	go func() {
-		round.err = syncDir(dir)
+		round.err = d.fsync(dir)
 		close(round.done)
 		d.finish(dir, st)
 	}()

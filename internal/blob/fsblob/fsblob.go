@@ -16,11 +16,20 @@ import (
 	"github.com/berth-registry/berth/internal/blob"
 )
 
-// Store is a folder of objects, spread over subfolders named by the last two
-// characters of their keys.
+// A key's subfolder is named by shardLen of its characters, from shardAt. Of a
+// UUIDv7 they count in minutes: objects written at the same time share a
+// subfolder, and with it the syncs of it, while over the hours all fill evenly.
+const (
+	shardAt  = 6
+	shardLen = 2
+)
+
+// Store is a folder of objects, spread over subfolders named by two characters
+// of their keys.
 type Store struct {
-	root string
-	dirs dirSyncer
+	root    string
+	dirs    dirSyncer
+	buffers sync.Pool // of *[bufferSize]byte
 
 	mu     sync.Mutex
 	shards map[string]bool // subfolders known to exist durably
@@ -37,12 +46,23 @@ func New(root string) (*Store, error) {
 	if err := MakeFolder(root); err != nil {
 		return nil, err
 	}
-	return &Store{root: root, shards: map[string]bool{}}, nil
+	return &Store{
+		root:    root,
+		dirs:    dirSyncer{fsync: syncDir},
+		buffers: sync.Pool{New: func() any { return new([bufferSize]byte) }},
+		shards:  map[string]bool{},
+	}, nil
+}
+
+// shardOf names the subfolder of a key that has passed CheckKey.
+func shardOf(key string) string {
+	i := min(shardAt, len(key)-shardLen)
+	return key[i : i+shardLen]
 }
 
 // path of an object; the key has passed CheckKey.
 func (s *Store) path(key string) (dir, file string) {
-	dir = filepath.Join(s.root, key[len(key)-2:])
+	dir = filepath.Join(s.root, shardOf(key))
 	return dir, filepath.Join(dir, key)
 }
 
@@ -77,8 +97,12 @@ func failure(err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w: %w", blob.ErrNotFound, err)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+	case isFull(err):
 		return fmt.Errorf("%w: %w", blob.ErrFull, err)
 	}
 	return err
+}
+
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }

@@ -2,6 +2,7 @@ package fsblob
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 
@@ -28,12 +29,37 @@ func (s *Store) Open(_ context.Context, key string, off, n int64) (io.ReadCloser
 }
 
 // section is a part of a file. It hands the file itself to a destination that
-// reads by its own means, which for a network connection is sendfile.
+// reads by its own means, which for a network connection is sendfile. A file
+// that ends too early is an error, not the end.
 type section struct {
 	part io.LimitedReader
 	file *os.File
 }
 
-func (s *section) Read(p []byte) (int, error)               { return s.part.Read(p) }
-func (s *section) WriteTo(w io.Writer) (n int64, err error) { return io.Copy(w, &s.part) }
-func (s *section) Close() error                             { return s.file.Close() }
+func (s *section) Read(p []byte) (int, error) {
+	n, err := s.part.Read(p)
+	if err == io.EOF {
+		err = s.short(s.part.N, io.EOF)
+	}
+	return n, err
+}
+
+// WriteTo serves io.Copy.
+func (s *section) WriteTo(w io.Writer) (int64, error) {
+	want := s.part.N
+	n, err := io.Copy(w, &s.part)
+	if err == nil {
+		err = s.short(want-n, nil)
+	}
+	return n, err
+}
+
+// short is the error of a file that lacks bytes, or else end.
+func (s *section) short(missing int64, end error) error {
+	if missing > 0 {
+		return fmt.Errorf("%s ends %d bytes too early: %w", s.file.Name(), missing, io.ErrUnexpectedEOF)
+	}
+	return end
+}
+
+func (s *section) Close() error { return s.file.Close() }

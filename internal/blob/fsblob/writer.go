@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 
 	"github.com/berth-registry/berth/internal/blob"
 )
 
 // bufferSize is what one transfer holds in memory.
 const bufferSize = 256 << 10
-
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // Create begins an object; its file appears with the first bytes.
 func (s *Store) Create(_ context.Context, key string) (blob.State, error) {
@@ -33,18 +30,26 @@ func (s *Store) Append(ctx context.Context, key string, st blob.State, r io.Read
 		return st, err
 	}
 	defer f.Close()
-	n, readErr, err := copyFrom(ctx, f, r)
+	n, readErr, err := s.copyFrom(ctx, f, r)
 	if err == nil {
-		err = syncData(f)
-	}
-	if err == nil && st.Size == 0 {
-		err = s.dirs.sync(dir)
+		err = s.persist(f, dir, st.Size == 0)
 	}
 	if err != nil {
 		f.Truncate(st.Size) // best effort: frees the space; the next Append truncates too
 		return st, failure(err)
 	}
 	return blob.State{Size: st.Size + n}, readErr
+}
+
+// persist makes a file's bytes durable and, if it is new, its name; the two
+// syncs wait for the disk together.
+func (s *Store) persist(f *os.File, dir string, isNew bool) error {
+	if !isNew {
+		return syncData(f)
+	}
+	named := make(chan error, 1)
+	go func() { named <- s.dirs.sync(dir) }()
+	return errors.Join(syncData(f), <-named)
 }
 
 // openForWriting opens an object's file at size, without what a failed Append
@@ -61,7 +66,7 @@ func (s *Store) openForWriting(dir, path string, size int64) (*os.File, error) {
 	if err != nil {
 		return nil, failure(err)
 	}
-	if err := cutTo(f, size); err != nil {
+	if _, err := cutTo(f, size); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -72,26 +77,27 @@ func (s *Store) openForWriting(dir, path string, size int64) (*os.File, error) {
 	return f, nil
 }
 
-// cutTo makes a file end at size, which it must reach.
-func cutTo(f *os.File, size int64) error {
+// cutTo makes a file end at size, which it must reach, and says whether there
+// was more.
+func cutTo(f *os.File, size int64) (cut bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return false, err
 	}
 	switch {
 	case info.Size() < size:
-		return fmt.Errorf("%s has %d bytes, fewer than the %d that were stored: run `berth check`", f.Name(), info.Size(), size)
+		return false, fmt.Errorf("%s has %d bytes, fewer than the %d that were stored: run `berth check`", f.Name(), info.Size(), size)
 	case info.Size() > size:
-		return f.Truncate(size)
+		return true, f.Truncate(size)
 	}
-	return nil
+	return false, nil
 }
 
 // copyFrom is io.Copy that tells a failing source from a failing file. It
 // fills its buffer before it writes: a network brings a few kilobytes at a time.
-func copyFrom(ctx context.Context, f *os.File, r io.Reader) (n int64, readErr, err error) {
-	buf := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buf)
+func (s *Store) copyFrom(ctx context.Context, f *os.File, r io.Reader) (n int64, readErr, err error) {
+	buf := s.buffers.Get().(*[bufferSize]byte)
+	defer s.buffers.Put(buf)
 	for readErr == nil {
 		var m int
 		m, readErr = fill(r, buf[:])
@@ -122,7 +128,8 @@ func fill(r io.Reader, buf []byte) (n int, err error) {
 }
 
 // Seal checks that the file holds exactly the object. Its bytes have been
-// synced by the Append that brought them; only an empty object is new here.
+// synced by the Append that brought them; only an empty object is new here, and
+// what a failed Append left behind the last byte must not come back.
 func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
 	if err := blob.CheckKey(key); err != nil {
 		return err
@@ -137,7 +144,11 @@ func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
 		return failure(err)
 	}
 	defer f.Close()
-	return cutTo(f, st.Size)
+	cut, err := cutTo(f, st.Size)
+	if err == nil && cut {
+		err = syncData(f)
+	}
+	return failure(err)
 }
 
 // Abort deletes the object's file.

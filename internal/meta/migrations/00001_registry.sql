@@ -19,14 +19,17 @@ CREATE TABLE blobs (
     created_at BIGINT  NOT NULL
 );
 
--- A repository serves a blob only through its link.
+-- A repository serves a blob only through its link. A link with a review_at is
+-- to be looked at then, for nothing may have come to hold it.
 CREATE TABLE links (
     repository_id TEXT   NOT NULL REFERENCES repositories (id),
     digest        TEXT   NOT NULL REFERENCES blobs (digest),
     seen_at       BIGINT NOT NULL,
+    review_at     BIGINT,
     PRIMARY KEY (repository_id, digest)
 );
 CREATE INDEX links_digest ON links (digest);
+CREATE INDEX links_review ON links (review_at) WHERE review_at IS NOT NULL;
 
 -- The content stands last: reading the columns before it does not touch it.
 CREATE TABLE manifests (
@@ -90,6 +93,7 @@ CREATE INDEX pending_references_manifest ON pending_references (repository_id, m
 
 -- Upload sessions: progress of the blob store, progress of the hash, and a
 -- lease of one writer. Each lease raises version, which fences the one before.
+-- There are as many rows as sessions are open, so expiry needs no index.
 CREATE TABLE uploads (
     id          TEXT   NOT NULL PRIMARY KEY,
     repository  TEXT   NOT NULL,
@@ -102,16 +106,6 @@ CREATE TABLE uploads (
     hash        BYTEA  NOT NULL,
     state       BYTEA
 );
-CREATE INDEX uploads_updated ON uploads (updated_at);
-
--- Links to look at again, for nothing may have come to hold them.
-CREATE TABLE link_reviews (
-    repository_id TEXT   NOT NULL,
-    digest        TEXT   NOT NULL,
-    review_at     BIGINT NOT NULL,
-    PRIMARY KEY (repository_id, digest)
-);
-CREATE INDEX link_reviews_at ON link_reviews (review_at);
 
 -- Objects of the blob store that no row names any more. Their bytes go when
 -- delete_at has passed. A size says that the object was never sealed.
@@ -125,7 +119,6 @@ CREATE INDEX dead_objects_at ON dead_objects (delete_at);
 
 -- +goose Down
 DROP TABLE dead_objects;
-DROP TABLE link_reviews;
 DROP TABLE uploads;
 DROP TABLE pending_references;
 DROP TABLE manifest_references;

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"os"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+
+	"github.com/berth-registry/berth/internal/app"
+)
+
+// TestMain makes this test program the command berth of the scripts.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"berth": main})
+}
+
+// TestScripts runs testdata/script against real processes. Beside the usual
+// commands of testscript there are those of scriptCommands.
+func TestScripts(t *testing.T) {
+	letOthersIn(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               setup,
+		Cmds:                scriptCommands,
+	})
+}
+
+var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
+	"serve":        serveCommand,
+	"signal":       signalCommand,
+	"refused":      refusedCommand,
+	"ended":        endedCommand,
+	"http":         httpCommand,
+	"upload":       uploadCommand,
+	"certificate":  certificateCommand,
+	"user":         userCommand,
+	"unprivileged": unprivilegedCommand,
+}
+
+// state is what the commands of one script share.
+type state struct {
+	environ []string
+	server  *server
+	upload  *upload
+}
+
+type stateKey struct{}
+
+func setup(env *testscript.Env) error {
+	env.Values[stateKey{}] = &state{environ: env.Vars}
+	return os.Chmod(env.WorkDir, 0o755) // for unprivileged
+}
+
+func stateOf(ts *testscript.TestScript) *state { return ts.Value(stateKey{}).(*state) }
+
+// usage ends a script whose command was written with the wrong arguments.
+func usage(ts *testscript.TestScript, right bool, text string) {
+	if !right {
+		ts.Fatalf("usage: %s", text)
+	}
+}
+
+// TestHelp wants every command to explain itself and to show an example.
+func TestHelp(t *testing.T) {
+	root := newRoot(app.Streams{Out: os.Stdout, Err: os.Stderr})
+	seen := 0
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		seen++
+		if c.Long == "" || c.Long == c.Short {
+			t.Errorf("%q has no long help", c.CommandPath())
+		}
+		if c.Example == "" {
+			t.Errorf("%q has no example", c.CommandPath())
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(root)
+	if seen < 10 {
+		t.Errorf("only %d commands were found", seen)
+	}
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/bcrypt"
+)
+
+// http [-u USER:PASSWORD] METHOD PATH STATUS sends a request on a connection of
+// its own and wants that status. The body goes to stdout; protocol, name in the
+// certificate and header go to stderr.
+func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
+	const form = "http [-u USER:PASSWORD] METHOD PATH STATUS"
+	login := ""
+	if len(args) > 2 && args[0] == "-u" {
+		login, args = args[1], args[2:]
+	}
+	usage(ts, !neg && len(args) == 3, form)
+	want, err := strconv.Atoi(args[2])
+	usage(ts, err == nil, form)
+
+	req, err := http.NewRequest(args[0], stateOf(ts).server.url+args[1], nil)
+	ts.Check(err)
+	if user, password, ok := strings.Cut(login, ":"); ok {
+		req.SetBasicAuth(user, password)
+	}
+	client := newClient()
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	_, err = io.Copy(ts.Stdout(), resp.Body)
+	ts.Check(err)
+	fmt.Fprintf(ts.Stderr(), "protocol %s\n", resp.Proto)
+	if resp.TLS != nil {
+		fmt.Fprintf(ts.Stderr(), "certificate of %s\n", resp.TLS.PeerCertificates[0].Subject.CommonName)
+	}
+	ts.Check(resp.Header.Write(ts.Stderr()))
+	if resp.StatusCode != want {
+		ts.Fatalf("status %s, not %d", resp.Status, want)
+	}
+}
+
+// newClient is a client that trusts every server: the scripts look at the
+// certificate themselves.
+func newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		TLSClientConfig:       &tls.Config{InsecureSkipVerify: true},
+		ForceAttemptHTTP2:     true,
+		ExpectContinueTimeout: patience,
+	}}
+}
+
+// certificate NAME CERT KEY writes a new certificate for NAME and its key.
+func certificateCommand(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 3, "certificate NAME CERT KEY")
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()),
+		Subject:      pkix.Name{CommonName: args[0]},
+		DNSNames:     []string{args[0]},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	ts.Check(err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	writePEM(ts, args[1], "CERTIFICATE", cert)
+	writePEM(ts, args[2], "PRIVATE KEY", private)
+}
+
+func writePEM(ts *testscript.TestScript, name, kind string, der []byte) {
+	ts.Check(os.WriteFile(ts.MkAbs(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+}
+
+// user FILE NAME PASSWORD adds a user to a htpasswd file.
+func userCommand(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 3, "user FILE NAME PASSWORD")
+	hash, err := bcrypt.GenerateFromPassword([]byte(args[2]), bcrypt.MinCost)
+	ts.Check(err)
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	ts.Check(err)
+	_, err = fmt.Fprintf(f, "%s:%s\n", args[1], hash)
+	ts.Check(err)
+	ts.Check(f.Close())
+}

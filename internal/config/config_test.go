@@ -1,0 +1,274 @@
+package config
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// write makes a configuration file of content and returns its name.
+func write(t testing.TB, content string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "berth.yaml")
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func load(t *testing.T, s Sources) *Config {
+	t.Helper()
+	c, err := Load(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestDefaults(t *testing.T) {
+	c := load(t, Sources{})
+	var want Config
+	want.Listen = "127.0.0.1:5000"
+	want.Data = "./berth-data"
+	want.Metadata.SQLite.Path = "berth-data/berth.db"
+	want.Storage.Folder.Path = "berth-data/blobs"
+	want.Log.Level, want.Log.Format = "info", "text"
+	want.Uploads.Expire = 168 * time.Hour
+	want.GC.Interval, want.GC.UnreferencedAfter = time.Minute, 24*time.Hour
+	want.Shutdown.Grace = 30 * time.Second
+	want.HTTP.BodyIdle = time.Minute
+	want.origins = c.origins
+	if !reflect.DeepEqual(*c, want) {
+		t.Errorf("got  %+v\nwant %+v", *c, want)
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	file := write(t, "listen: :1\ndata: /file\nlog: {level: warn, format: json}\n")
+	c := load(t, Sources{
+		File:    file,
+		Environ: []string{"BERTH_LISTEN=:2", "BERTH_DATA=/env", "BERTH_LOG_FORMAT=", "PATH=/bin"},
+		Flags:   map[string]string{"listen": ":3"},
+	})
+	if c.Listen != ":3" || c.Data != "/env" || c.Log.Level != "warn" || c.Log.Format != "json" {
+		t.Errorf("listen %q, data %q, log %+v", c.Listen, c.Data, c.Log)
+	}
+	if c.Metadata.SQLite.Path != "/env/berth.db" || c.Storage.Folder.Path != "/env/blobs" {
+		t.Errorf("derived from data: %q, %q", c.Metadata.SQLite.Path, c.Storage.Folder.Path)
+	}
+}
+
+// Each key can be set by its variable, and by the file, to something else than
+// its default.
+func TestEveryKey(t *testing.T) {
+	other := map[kind]string{text: "else", boolean: "true", duration: "36h"}
+	special := map[string]string{"listen": "[::1]:0", "log.level": "debug", "log.format": "json"}
+	for _, k := range keys {
+		t.Run(k.path, func(t *testing.T) {
+			value := special[k.path]
+			if value == "" {
+				value = other[k.kind]
+			}
+			environ := []string{k.env() + "=" + value}
+			if strings.HasPrefix(k.path, "tls.") {
+				environ = append(environ, "BERTH_TLS_CERT=else", "BERTH_TLS_KEY=else")
+			}
+			c := load(t, Sources{Environ: environ})
+			if got := k.get(c); got != value {
+				t.Fatalf("%s=%s gives %q", k.env(), value, got)
+			}
+			again := load(t, Sources{File: printed(t, c)})
+			if got := k.get(again); got != value {
+				t.Errorf("printed and read again: %q", got)
+			}
+		})
+	}
+}
+
+// printed is the name of a file with what c prints.
+func printed(t testing.TB, c *Config) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := c.Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	return write(t, out.String())
+}
+
+func TestFileProblems(t *testing.T) {
+	for _, tt := range []struct {
+		name, file string
+		want       []string // each at the file's name
+	}{
+		{"unknown", "lisen: :1\n", []string{`:1:1: unknown key "lisen"; did you mean "listen"?`}},
+		{"unknown below", "tls:\n  crt: x\n", []string{`:2:3: unknown key "tls.crt"; did you mean "tls.cert"?`}},
+		{"too high", "htpaswd: x\n", []string{`:1:1: unknown key "htpaswd"; did you mean "auth.htpasswd"?`}},
+		{"hyphen", "gc:\n  unreferenced-after: 1h\n", []string{`:2:3: unknown key "gc.unreferenced-after"; did you mean "gc.unreferenced_after"?`}},
+		{"unknown in a rule", "repositories:\n  - match: a\n    sparse: true\n", []string{`:3:5: unknown key "repositories.sparse"; did you mean "repositories.sparse_manifests"?`}},
+		{"all at once", "lisen: x\ngc: {intervall: 1m}\n", []string{`:1:1: unknown key "lisen"`, `:2:6: unknown key "gc.intervall"; did you mean "gc.interval"?`}},
+		{"twice", "data: a\nlisten: :1\ndata: b\n", []string{`:3:1: "data" is already set in line 1; keep one`}},
+		{"group twice", "log: {level: info}\nlog: {format: text}\n", []string{`:2:1: "log" is already set in line 1`}},
+		{"number for text", "data: 5\n", []string{`:1:7: data must be text, not a number; put it in quotes`}},
+		{"list for text", "\nlisten: [::1]:5000\n", []string{`:2:`}},
+		{"text for group", "tls: on\n", []string{`:1:6: tls must hold keys and values, not text`}},
+		{"group for text", "listen: {port: 5}\n", []string{`listen must be text, not keys and values`}},
+		{"text for boolean", "insecure_anonymous: yes\n", []string{`:1:21: insecure_anonymous must be true or false, not text`}},
+		{"no unit", "shutdown:\n  grace: 30\n", []string{`:2:10: shutdown.grace: must be a duration such as 90s, 24h or 7d, not "30"`}},
+		{"negative", "gc: {interval: -1m}\n", []string{`gc.interval: must be a duration`}},
+		{"zero", "gc: {interval: 0s}\n", []string{`:1:16: gc.interval: must be more than nothing`}},
+		{"no value", "listen:\n", []string{`:1:1: listen has no value; give it one or remove the line`}},
+		{"no port", "listen: localhost\n", []string{`:1:9: listen: must be host:port, such as`}},
+		{"big port", "listen: :65536\n", []string{`listen: the port must be a number from 0 to 65535, not "65536"`}},
+		{"level", "log: {level: loud}\n", []string{`log.level: must be one of debug, info, warn, error, not "loud"`}},
+		{"empty", "data: ''\n", []string{`:1:7: data: must not be empty`}},
+		{"control character", `data: "a\nb"`, []string{`data: must be UTF-8 on one line`}},
+		{"half of TLS", "tls: {cert: a}\n", []string{"tls.cert and tls.key belong together"}},
+		{"top level", "- a\n", []string{`:1:1: the file must hold keys and values, not a list`}},
+		{"syntax", "listen: \"a\n", []string{`:1:9: `}},
+		{"anchor", "data: &a x\n", []string{`:1:7: anchors, aliases, tags`}},
+		{"tag", "data: !!str x\n", []string{`anchors, aliases, tags`}},
+		{"deep", "data: " + strings.Repeat("[", 100_000), []string{`:1:23: too deep`}},
+		{"deep block", strings.Repeat("- ", 100) + "a", []string{`too deep`}},
+		{"many", strings.Repeat("a: 1\n", 50_000), []string{`the file is too long`}},
+		{"two documents", "data: a\n---\ndata: b\n", []string{`:2:1: a second document begins here; keep one`}},
+		{"rules are no list", "repositories: {match: a}\n", []string{`repositories must be a list of rules`}},
+		{"rule without match", "repositories:\n  - sparse_manifests: true\n", []string{`repositories[0] has no match`}},
+		{"rule is text", "repositories:\n  - team/*\n", []string{`:2:5: repositories[0] must hold keys and values, not text`}},
+		{"rule's pattern", "repositories:\n  - match: Team\n", []string{`:2:12: repositories[0].match: must be the letters of a repository name`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			name := write(t, tt.file)
+			_, err := Load(Sources{File: name})
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			got := strings.ReplaceAll(err.Error(), name, "")
+			for _, want := range tt.want {
+				if !strings.Contains(got, want) {
+					t.Errorf("got:  %s\nwant: %s", got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestProblemsAreBounded(t *testing.T) {
+	var file strings.Builder
+	for i := range 1000 {
+		file.WriteString("x" + strings.Repeat("y", i) + ": 1\n")
+	}
+	_, err := Load(Sources{File: write(t, file.String())})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != maxProblems+1 || lines[maxProblems] != "and more; mend these first" {
+		t.Errorf("%d lines, the last is %q", len(lines), lines[len(lines)-1])
+	}
+}
+
+func TestFileIsBounded(t *testing.T) {
+	_, err := Load(Sources{File: write(t, strings.Repeat("#", maxFile+1))})
+	if err == nil || !strings.Contains(err.Error(), "is larger than 1048576 bytes") {
+		t.Errorf("got %v", err)
+	}
+	load(t, Sources{File: write(t, strings.Repeat("#", maxFile))})
+}
+
+func TestAbsentFile(t *testing.T) {
+	if _, err := Load(Sources{File: filepath.Join(t.TempDir(), "none")}); err == nil {
+		t.Error("accepted")
+	}
+}
+
+func TestEnvironAndFlagProblems(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		sources Sources
+		want    string
+	}{
+		{"unknown variable", Sources{Environ: []string{"BERTH_LSTEN=:1"}}, "unknown variable BERTH_LSTEN; did you mean BERTH_LISTEN?"},
+		{"level forgotten", Sources{Environ: []string{"BERTH_GC_UNREFERENCED=1h"}}, "did you mean BERTH_GC_UNREFERENCED_AFTER?"},
+		{"port", Sources{Environ: []string{"BERTH_PORT=5000"}}, "unknown variable BERTH_PORT"},
+		{"wrong value", Sources{Environ: []string{"BERTH_GC_INTERVAL=soon"}}, `BERTH_GC_INTERVAL: must be a duration such as 90s, 24h or 7d, not "soon"`},
+		{"wrong flag value", Sources{Flags: map[string]string{"listen": "x"}}, "--listen: must be host:port"},
+		{"empty flag", Sources{Flags: map[string]string{"data": ""}}, "--data: must not be empty"},
+		{"unknown flag", Sources{Flags: map[string]string{"tls.certs": "x"}}, "--tls-certs: sets the unknown key tls.certs; did you mean tls.cert?"},
+		{"password of a URL", Sources{Flags: map[string]string{"data": "s3://u:hunter2@h/"}}, `--data: must be a path on this machine, not the URL "s3://u:xxxxx@h/"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Load(tt.sources)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got:  %v\nwant: %s", err, tt.want)
+			}
+		})
+	}
+}
+
+// Kubernetes sets variables for a Service that is named berth.
+func TestKubernetesVariables(t *testing.T) {
+	load(t, Sources{Environ: []string{
+		"BERTH_SERVICE_HOST=10.0.0.1", "BERTH_SERVICE_PORT=5000", "BERTH_SERVICE_PORT_HTTP=5000",
+		"BERTH_PORT=tcp://10.0.0.1:5000", "BERTH_PORT_5000_TCP=tcp://10.0.0.1:5000", "BERTH_PORT_5000_TCP_PROTO=tcp",
+		"BERTH_PORT_5000_TCP_PORT=5000", "BERTH_PORT_5000_TCP_ADDR=10.0.0.1",
+		"BERTH_DB_SERVICE_HOST=10.0.0.2", "BERTH_DB_PORT=tcp://10.0.0.2:5432",
+	}})
+}
+
+func TestExample(t *testing.T) {
+	c := load(t, Sources{File: "../../examples/berth.yaml"})
+	if c.Listen != "0.0.0.0:5000" || c.TLS.Key != "/etc/berth/tls.key" || c.Uploads.Expire != 7*24*time.Hour {
+		t.Errorf("got %+v", c)
+	}
+	for repo, want := range map[string]bool{"mirror/a": true, "mirror/a/b": true, "mirror/a/complete": false, "team/a": false} {
+		if got := c.Sparse(repo); got != want {
+			t.Errorf("Sparse(%q) = %t", repo, got)
+		}
+	}
+}
+
+// parse is Load of a file of content, without the disk.
+func parse(content []byte) (*Config, error) {
+	l := newLoader()
+	(&file{loader: l, name: "berth.yaml"}).read(content)
+	return l.finish()
+}
+
+// FuzzLoad: whatever the file, loading ends, and what it accepts is printed as
+// something that it accepts with the same meaning.
+func FuzzLoad(f *testing.F) {
+	example, err := os.ReadFile("../../examples/berth.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(example)
+	for _, seed := range []string{"", "listen: ':1'", "log: {level: debug}", "repositories: [{match: '**'}]", "a: [", "data: &a [*a]", "data: \"\\x41\"", "--- {}\n---", "? a\n: b"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		c, err := parse(content)
+		if err != nil {
+			return
+		}
+		var printed bytes.Buffer
+		if err := c.Print(&printed); err != nil {
+			t.Fatal(err)
+		}
+		again, err := parse(printed.Bytes())
+		if err != nil {
+			t.Fatalf("what was printed is refused: %v", err)
+		}
+		for i := range keys {
+			if got, want := keys[i].get(again), redacted(keys[i].get(c)); got != want {
+				t.Errorf("%s: %q, printed and read again %q", keys[i].path, want, got)
+			}
+		}
+		if !reflect.DeepEqual(again.Repositories, c.Repositories) {
+			t.Errorf("rules: %v, printed and read again %v", c.Repositories, again.Repositories)
+		}
+	})
+}

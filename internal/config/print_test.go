@@ -1,0 +1,67 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestPrint(t *testing.T) {
+	c := load(t, Sources{
+		File:    write(t, "log:\n  level: warn\nrepositories:\n  - match: a/**\n    sparse_manifests: true\n"),
+		Environ: []string{"BERTH_GC_UNREFERENCED_AFTER=2d"},
+		Flags:   map[string]string{"listen": ":0", "data": "/srv"},
+	})
+	const want = `listen: ":0" # flag
+data: "/srv" # flag
+insecure_anonymous: false # default
+tls:
+  cert: "" # default
+  key: "" # default
+metadata:
+  sqlite:
+    path: "/srv/berth.db" # default
+storage:
+  folder:
+    path: "/srv/blobs" # default
+auth:
+  htpasswd: "" # default
+log:
+  level: "warn" # file
+  format: "text" # default
+uploads:
+  expire: 168h # default
+gc:
+  interval: 1m # default
+  unreferenced_after: 48h # BERTH_GC_UNREFERENCED_AFTER
+shutdown:
+  grace: 30s # default
+http:
+  body_idle: 1m # default
+repositories:
+  - match: "a/**" # file
+    sparse_manifests: true # file
+`
+	var out strings.Builder
+	if err := c.Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestPrintedLiteral(t *testing.T) {
+	for _, tt := range []struct {
+		kind        kind
+		value, want string
+	}{
+		{text, "https://user:hunter2@host/x", `"https://user:xxxxx@host/x"`},
+		{text, `true # "x"`, `"true # \"x\""`},
+		{boolean, "true", "true"},
+		{duration, "24h", "24h"},
+	} {
+		if got := literal(tt.kind, tt.value); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.value, got, tt.want)
+		}
+	}
+}
