@@ -26,41 +26,44 @@ type store struct {
 }
 
 // openStore opens the data folder as its one owner and creates what is missing.
-func openStore(ctx context.Context, c *config.Config) (st *store, err error) {
-	st = &store{folders: []string{c.Data}}
-	defer func() {
-		if err != nil {
-			st.close()
-		}
-	}()
+func openStore(ctx context.Context, c *config.Config) (*store, error) {
+	st := &store{folders: []string{c.Data}}
+	if err := st.open(ctx, c); err != nil {
+		st.close()
+		return nil, err
+	}
+	return st, nil
+}
+
+func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 	database := c.Metadata.SQLite.Path
 	if dir := filepath.Dir(database); dir != filepath.Clean(c.Data) {
 		st.folders = append(st.folders, dir)
 	}
 	for _, dir := range st.folders {
 		if err := fsblob.MakeFolder(dir); err != nil {
-			return nil, err
+			return err
 		}
 		if err := fsblob.CheckFolder(dir); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if st.lock, err = lockFolder(c.Data); err != nil {
-		return nil, err
+		return err
 	}
 	if st.blobs, err = fsblob.New(c.Storage.Folder.Path); err != nil {
-		return nil, err
+		return err
 	}
 	if err := st.blobs.Check(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if st.db, err = meta.Open(ctx, meta.Options{Path: database}); err != nil {
-		return nil, err
+		return err
 	}
 	st.registry = hosted.New(st.db, st.blobs, hosted.Options{
 		Sparse: c.Sparse, UploadExpiry: c.Uploads.Expire, UnreferencedAge: c.GC.UnreferencedAfter,
 	})
-	return st, nil
+	return nil
 }
 
 func (st *store) close() {

@@ -71,7 +71,10 @@ func (db *DB) LeaseUpload(ctx context.Context, repo, id string, ttl time.Duratio
 func (db *DB) leaseHere(ctx context.Context, repo, id string) (Upload, error) {
 	if _, taken := db.leases.LoadOrStore(id, true); taken {
 		u, err := db.Upload(ctx, repo, id)
-		return u, errors.Join(ErrLeased, err)
+		if err == nil {
+			err = ErrLeased
+		}
+		return u, err
 	}
 	u, err := db.Upload(ctx, repo, id)
 	if err != nil {
@@ -80,13 +83,14 @@ func (db *DB) leaseHere(ctx context.Context, repo, id string) (Upload, error) {
 	return u, err
 }
 
-// RenewUpload prolongs a lease. Errors: ErrLeased when it was lost.
+// RenewUpload prolongs a lease. Errors: ErrLeased when it was lost or given
+// back: a renewal that comes late must not lock the session anew.
 func (db *DB) RenewUpload(ctx context.Context, id string, version int64, ttl time.Duration) error {
 	if !db.shared {
 		return nil
 	}
 	return db.hint(ctx, func(t *tx) error {
-		return fenced(t.exec(`UPDATE uploads SET lease_until = $3 WHERE id = $1 AND version = $2`,
+		return fenced(t.exec(`UPDATE uploads SET lease_until = $3 WHERE id = $1 AND version = $2 AND lease_until > 0`,
 			id, version, db.millis()+ttl.Milliseconds()))
 	})
 }
@@ -102,14 +106,16 @@ func (db *DB) SaveUpload(ctx context.Context, u Upload) error {
 	})
 }
 
-// ReleaseUpload ends a lease, also one whose session has ended.
+// ReleaseUpload ends a lease, also one whose session has ended. It raises the
+// version, so that a renewal still under way does not take the lease again.
 func (db *DB) ReleaseUpload(ctx context.Context, id string, version int64) error {
 	if !db.shared {
 		db.leases.Delete(id)
 		return nil
 	}
 	return db.hint(ctx, func(t *tx) error {
-		_, err := t.exec(`UPDATE uploads SET lease_until = 0 WHERE id = $1 AND version = $2`, id, version)
+		_, err := t.exec(`UPDATE uploads SET lease_until = 0, version = version + 1
+			WHERE id = $1 AND version = $2`, id, version)
 		return err
 	})
 }

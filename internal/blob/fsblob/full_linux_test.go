@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -108,6 +109,9 @@ func testFillUp(t *testing.T, root string) {
 	}
 	if err := s.Check(t.Context()); !errors.Is(err, blob.ErrFull) {
 		t.Errorf("Check of a full disk: %v, want ErrFull", err)
+	}
+	if left, err := filepath.Glob(root + "/.check-*"); err != nil || len(left) != 0 {
+		t.Errorf("Check left %q behind, %v", left, err)
 	}
 	if err := s.Delete(t.Context(), "some-key"); err != nil {
 		t.Errorf("Delete on a full disk: %v", err)

@@ -15,7 +15,8 @@ import (
 	"github.com/berth-registry/berth/internal/blob"
 )
 
-// Store keeps objects in a map.
+// Store keeps objects in a map. Like a folder, it lets an object be read before
+// it is sealed.
 type Store struct {
 	mu      sync.RWMutex
 	objects map[string]object
@@ -23,7 +24,6 @@ type Store struct {
 
 type object struct {
 	data     []byte
-	sealed   bool
 	modified time.Time
 }
 
@@ -39,10 +39,10 @@ func (s *Store) get(key string) (object, bool) {
 	return o, ok
 }
 
-func (s *Store) put(key string, data []byte, sealed bool) {
+func (s *Store) put(key string, data []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.objects[key] = object{data, sealed, time.Now()}
+	s.objects[key] = object{data, time.Now()}
 }
 
 func (s *Store) Open(_ context.Context, key string, off, n int64) (io.ReadCloser, error) {
@@ -75,7 +75,7 @@ func (s *Store) Append(_ context.Context, key string, st blob.State, r io.Reader
 	added, err := io.ReadAll(r)
 	// A new slice each time: readers of the old one are undisturbed.
 	data := slices.Concat(o.data[:st.Size], added)
-	s.put(key, data, false)
+	s.put(key, data)
 	return blob.State{Size: int64(len(data))}, err
 }
 
@@ -87,7 +87,7 @@ func (s *Store) Seal(_ context.Context, key string, st blob.State) error {
 	if int64(len(o.data)) < st.Size {
 		return fmt.Errorf("object %s has %d bytes, fewer than the %d its state says", key, len(o.data), st.Size)
 	}
-	s.put(key, o.data[:st.Size:st.Size], true)
+	s.put(key, o.data[:st.Size:st.Size])
 	return nil
 }
 

@@ -102,7 +102,6 @@ var collectCases = []testCase{
 		d, _ := e.push(repo, "a")
 		e.ok(e.db.DeleteBlob(e.Context(), repo, d))
 		e.clock.move(day)
-		e.wantCollected(0, 1)
 		e.wantCollected(0, 0)
 	}},
 	{"collect/a pending reference holds when it settles", func(e *env) {
@@ -149,7 +148,7 @@ var deadCases = []testCase{
 		}
 		e.ok(e.db.ForgetDead(e.Context(), want[0], "absent"))
 		e.wantDead(want[1:]...)
-		list, err = e.db.DeadObjects(e.Context(), e.clock.now().Add(-3*time.Second), 10)
+		list, err = e.db.DeadObjects(e.Context(), e.clock.now().Add(-3*time.Second), 1000)
 		if e.ok(err); !slices.Equal(keysOf(list), want[1:2]) {
 			e.Errorf("dead until then are %v, want %v", keysOf(list), want[1:2])
 		}

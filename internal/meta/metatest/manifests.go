@@ -220,7 +220,8 @@ var pendingCases = []testCase{
 		d, _ := e.push(repo, "a")
 		p := image(repo, "m")
 		p.Parsed.Foreign = descriptors([]oci.Digest{d})
-		e.wantHeld("delete a foreign layer", e.db.DeleteBlob(e.Context(), repo, d), e.put(p))
+		m := e.put(p)
+		e.wantHeld("delete a foreign layer", e.db.DeleteBlob(e.Context(), repo, d), m)
 	}},
 	{"pending/gone with its manifest", func(e *env) {
 		m := e.put(sparse(image(repo, "m", digest("a"))))

@@ -26,11 +26,17 @@ const (
 // t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T, o meta.Options) *meta.DB) {
 	t.Helper()
-	for _, c := range slices.Concat(blobCases, manifestCases, pendingCases, deleteCases, listCases,
-		uploadCases, leaseCases, collectCases, deadCases, checkCases, concurrentCases) {
+	common := slices.Concat(blobCases, manifestCases, pendingCases, deleteCases, listCases,
+		uploadCases, leaseCases, collectCases, deadCases, checkCases, concurrentCases)
+	t.Run("alone", func(t *testing.T) { runCases(t, common, open, false) })
+	t.Run("shared", func(t *testing.T) { runCases(t, slices.Concat(common, expiryCases), open, true) })
+}
+
+func runCases(t *testing.T, cases []testCase, open func(t *testing.T, o meta.Options) *meta.DB, shared bool) {
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			e := &env{T: t, clock: newClock()}
-			e.db = open(t, meta.Options{Now: e.clock.now})
+			e.db = open(t, meta.Options{Now: e.clock.now, Shared: shared})
 			c.run(e)
 		})
 	}
@@ -98,12 +104,18 @@ func (e *env) lease(repo string, size int64) meta.Upload {
 	return u
 }
 
+func (e *env) release(u meta.Upload) {
+	e.Helper()
+	e.ok(e.db.ReleaseUpload(e.Context(), u.ID, u.Version))
+}
+
 // push commits a blob of len(name) bytes and returns its digest and key.
 func (e *env) push(repo, name string) (oci.Digest, string) {
 	e.Helper()
 	u := e.lease(repo, int64(len(name)))
 	kept, err := e.db.CommitBlob(e.Context(), u, digest(name))
 	e.ok(err)
+	e.release(u)
 	if !kept {
 		return digest(name), ""
 	}

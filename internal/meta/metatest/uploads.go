@@ -24,7 +24,6 @@ var uploadCases = []testCase{
 		}
 		_, err := e.db.Upload(e.Context(), other, u.ID)
 		e.wantErr("read another repository's session", err, meta.ErrNotFound)
-		e.clock.move(ttl)
 		_, err = e.db.LeaseUpload(e.Context(), other, u.ID, ttl)
 		e.wantErr("lease another repository's session", err, meta.ErrNotFound)
 	}},
@@ -34,7 +33,7 @@ var uploadCases = []testCase{
 		e.ok(e.db.SaveUpload(e.Context(), u))
 		e.wantUpload(u)
 		_, err := e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
-		e.ok(err) // saving has ended the lease
+		e.wantErr("lease what is saved but not released", err, meta.ErrLeased)
 	}},
 	{"upload/cancelled", func(e *env) {
 		u := e.lease(repo, 9)
@@ -49,24 +48,33 @@ var uploadCases = []testCase{
 		e.wantErr("cancel twice", e.db.CancelUpload(e.Context(), u), meta.ErrLeased)
 	}},
 	{"upload/expired", func(e *env) {
-		old, renewed := e.lease(repo, 4), e.lease(repo, 5)
-		e.ok(e.db.SaveUpload(e.Context(), old))
+		old, leased := e.lease(repo, 4), e.lease(repo, 5)
+		e.release(old)
 		start := e.clock.now()
-		e.clock.move(time.Hour)
+		e.clock.move(ttl / 2)
 		fresh := e.lease(repo, 6)
-		e.ok(e.db.RenewUpload(e.Context(), renewed.ID, renewed.Version, ttl))
+		e.release(fresh)
 		e.wantExpired(start, 0)
 		e.wantExpired(start.Add(time.Millisecond), 1)
 		e.wantDead(old.ID)
-		e.clock.move(ttl + time.Millisecond)
-		e.wantExpired(start.Add(time.Millisecond), 1)
-		e.wantDead(old.ID, renewed.ID)
+		e.wantUpload(leased)
 		e.wantUpload(fresh)
+		e.release(leased)
+		e.wantExpired(start.Add(time.Millisecond), 1)
+		e.wantDead(old.ID, leased.ID)
+	}},
+	{"upload/saving puts expiry off", func(e *env) {
+		u := e.lease(repo, 4)
+		start := e.clock.now()
+		e.clock.move(time.Second)
+		e.ok(e.db.SaveUpload(e.Context(), u))
+		e.release(u)
+		e.wantExpired(start.Add(time.Second), 0)
+		e.wantUpload(u)
 	}},
 	{"upload/expired in batches", func(e *env) {
 		for range 5 {
-			u := e.lease(repo, 1)
-			e.ok(e.db.ReleaseUpload(e.Context(), u.ID, u.Version))
+			e.release(e.lease(repo, 1))
 		}
 		e.clock.move(time.Hour)
 		for _, want := range []int{2, 2, 1, 0} {
@@ -102,25 +110,57 @@ var leaseCases = []testCase{
 			e.Errorf("the refusal shows %+v, want the row %+v", got, u)
 		}
 		e.clock.move(ttl - time.Millisecond)
+		e.ok(e.db.RenewUpload(e.Context(), u.ID, u.Version, ttl))
+		e.clock.move(ttl - time.Millisecond)
 		_, err = e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
+		e.wantErr("lease a renewed session", err, meta.ErrLeased)
+		e.ok(e.db.SaveUpload(e.Context(), u))
+	}},
+	{"lease/released", func(e *env) {
+		u := e.lease(repo, 7)
+		for range 3 {
+			e.release(u)
+			got, err := e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
+			if e.ok(err); got.Size != 7 {
+				e.Errorf("releasing has changed the row: %+v", got)
+			}
+			u = got
+		}
+	}},
+	{"lease/of an ended session", func(e *env) {
+		u := e.lease(repo, 7)
+		e.ok(e.db.CancelUpload(e.Context(), u))
+		_, err := e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
+		e.wantErr("lease before the release", err, meta.ErrNotFound)
+		e.release(u)
+		_, err = e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
+		e.wantErr("lease after the release", err, meta.ErrNotFound)
+		e.wantErr("save an ended session", e.db.SaveUpload(e.Context(), u), meta.ErrLeased)
+	}},
+	{"lease/a late renewal locks nothing", func(e *env) {
+		u := e.lease(repo, 7)
+		e.release(u)
+		// Whether this is an error depends on who shares the database.
+		e.db.RenewUpload(e.Context(), u.ID, u.Version, ttl)
+		_, err := e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
+		e.ok(err)
+	}},
+}
+
+// expiryCases hold where leases are taken over when they have run out.
+var expiryCases = []testCase{
+	{"expiry/of a lease", func(e *env) {
+		u := e.lease(repo, 7)
+		e.clock.move(ttl - time.Millisecond)
+		_, err := e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
 		e.wantErr("lease too early", err, meta.ErrLeased)
 		e.clock.move(time.Millisecond)
-		got, err = e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
+		got, err := e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
 		if e.ok(err); got.Version <= u.Version {
 			e.Errorf("version %d follows %d", got.Version, u.Version)
 		}
 	}},
-	{"lease/renewed", func(e *env) {
-		u := e.lease(repo, 7)
-		for range 3 {
-			e.clock.move(ttl - time.Millisecond)
-			e.ok(e.db.RenewUpload(e.Context(), u.ID, u.Version, ttl))
-		}
-		_, err := e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
-		e.wantErr("lease a renewed session", err, meta.ErrLeased)
-		e.ok(e.db.SaveUpload(e.Context(), u))
-	}},
-	{"lease/taken over", func(e *env) {
+	{"expiry/taken over", func(e *env) {
 		lost := e.lease(repo, 7)
 		e.clock.move(ttl)
 		u, err := e.db.LeaseUpload(e.Context(), repo, lost.ID, ttl)
@@ -128,38 +168,39 @@ var leaseCases = []testCase{
 		lost.Size = 99
 		e.wantErr("save", e.db.SaveUpload(e.Context(), lost), meta.ErrLeased)
 		e.wantErr("renew", e.db.RenewUpload(e.Context(), lost.ID, lost.Version, ttl), meta.ErrLeased)
-		e.wantErr("release", e.db.ReleaseUpload(e.Context(), lost.ID, lost.Version), meta.ErrLeased)
 		e.wantErr("cancel", e.db.CancelUpload(e.Context(), lost), meta.ErrLeased)
+		e.release(lost) // changes nothing
 		e.wantUpload(u)
 		_, err = e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
 		e.wantErr("lease from the new holder", err, meta.ErrLeased)
 		e.ok(e.db.SaveUpload(e.Context(), u))
 	}},
-	{"lease/expired but not taken", func(e *env) {
+	{"expiry/not taken over", func(e *env) {
 		u := e.lease(repo, 7)
 		e.clock.move(time.Hour)
 		u.Size = 8
 		e.ok(e.db.SaveUpload(e.Context(), u))
 		e.wantUpload(u)
 	}},
-	{"lease/released", func(e *env) {
+	{"expiry/of a session whose holder is gone", func(e *env) {
 		u := e.lease(repo, 7)
-		e.ok(e.db.ReleaseUpload(e.Context(), u.ID, u.Version))
-		got, err := e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
-		if e.ok(err); got.Size != 7 {
-			e.Errorf("releasing has changed the row: %+v", got)
-		}
+		e.clock.move(ttl)
+		e.wantExpired(e.clock.now(), 0)
+		e.clock.move(time.Millisecond)
+		e.wantExpired(e.clock.now(), 1)
+		e.wantDead(u.ID)
 	}},
-	{"lease/a late renewal locks nothing", func(e *env) {
-		for _, end := range []func(meta.Upload) error{
-			func(u meta.Upload) error { return e.db.SaveUpload(e.Context(), u) },
-			func(u meta.Upload) error { return e.db.ReleaseUpload(e.Context(), u.ID, u.Version) },
-		} {
-			u := e.lease(repo, 7)
-			e.ok(end(u))
-			e.wantErr("renew a lease that was given back", e.db.RenewUpload(e.Context(), u.ID, u.Version, ttl), meta.ErrLeased)
-			_, err := e.db.LeaseUpload(e.Context(), repo, u.ID, ttl)
-			e.ok(err)
-		}
+	{"expiry/commit without the lease", func(e *env) {
+		old := e.lease(repo, 1)
+		e.clock.move(ttl)
+		u, err := e.db.LeaseUpload(e.Context(), repo, old.ID, ttl)
+		e.ok(err)
+		_, err = e.db.CommitBlob(e.Context(), old, digest("a"))
+		e.wantErr("commit with a lost lease", err, meta.ErrLeased)
+		_, err = e.db.Blob(e.Context(), repo, digest("a"))
+		e.wantErr("find what was not committed", err, meta.ErrNoRepository)
+		_, err = e.db.CommitBlob(e.Context(), u, digest("a"))
+		e.ok(err)
+		e.wantDead()
 	}},
 }
