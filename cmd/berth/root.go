@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/berth-registry/berth/internal/app"
@@ -37,7 +39,26 @@ With no configuration it keeps its content in ./berth-data and listens on
 	root.AddCommand(newServe(s), newCheck(s), newConfig(s), newVersion(s))
 	root.RunE = func(c *cobra.Command, args []string) error { return c.Help() }
 	root.Args = noArgs
+	addExamples(root)
 	return root
+}
+
+// addExamples gives the commands that cobra brings along what they lack.
+func addExamples(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for path, example := range map[string]string{
+		"help":                  "berth help serve",
+		"completion":            "berth completion bash > /etc/bash_completion.d/berth",
+		"completion bash":       "source <(berth completion bash)",
+		"completion zsh":        `berth completion zsh > "${fpath[1]}/_berth"`,
+		"completion fish":       "berth completion fish | source",
+		"completion powershell": "berth completion powershell | Out-String | Invoke-Expression",
+	} {
+		if c, _, err := root.Find(strings.Fields(path)); err == nil {
+			c.Example = "  " + example
+		}
+	}
 }
 
 // noArgs is cobra.NoArgs as a usage error.

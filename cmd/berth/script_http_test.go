@@ -59,7 +59,7 @@ func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
 // newClient is a client that trusts every server: the scripts look at the
 // certificate themselves.
 func newClient() *http.Client {
-	return &http.Client{Transport: &http.Transport{
+	return &http.Client{Timeout: 2 * patience, Transport: &http.Transport{
 		TLSClientConfig:       &tls.Config{InsecureSkipVerify: true},
 		ForceAttemptHTTP2:     true,
 		ExpectContinueTimeout: patience,

@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -28,7 +30,7 @@ type upload struct {
 //
 // upload half sends the other half in the same request and wants it accepted.
 //
-// upload broken wants that request to be cut off.
+// upload broken wants that request to have been cut off by the server's end.
 //
 // upload finish sends what the server does not have, commits, and reads back.
 func uploadCommand(ts *testscript.TestScript, neg bool, args []string) {
@@ -55,12 +57,8 @@ func uploadBegin(st *state) error {
 	body, w := io.Pipe()
 	u.rest = w
 	go func() {
-		resp, err := st.send(http.MethodPatch, u.location, body, http.StatusAccepted)
-		if err == nil {
-			u.location = resp.Header.Get("Location")
-		} else {
-			body.CloseWithError(err)
-		}
+		_, err := st.send(http.MethodPatch, u.location, body, http.StatusAccepted)
+		body.CloseWithError(io.ErrClosedPipe) // whoever still writes must not wait
 		u.answer <- err
 	}()
 	st.upload = u
@@ -74,14 +72,27 @@ func uploadHalf(st *state) error {
 		return err
 	}
 	st.upload.rest.Close()
-	return <-st.upload.answer
+	return st.upload.wait()
 }
 
 func uploadBroken(st *state) error {
-	if err := <-st.upload.answer; err == nil {
-		return fmt.Errorf("the request was answered as if it were whole")
+	<-st.server.done
+	// The transport tells of a lost connection only once the body ends as well.
+	st.upload.rest.CloseWithError(io.ErrUnexpectedEOF)
+	if err := st.upload.wait(); err == nil {
+		return errors.New("the request was answered as if it were whole")
 	}
 	return nil
+}
+
+// wait is the end of the running PATCH.
+func (u *upload) wait() error {
+	select {
+	case err := <-u.answer:
+		return err
+	case <-time.After(patience):
+		return fmt.Errorf("no answer within %v", patience)
+	}
 }
 
 func uploadFinish(st *state) error {

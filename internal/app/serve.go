@@ -10,7 +10,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/berth-registry/berth/internal/auth"
@@ -65,7 +66,11 @@ func Serve(ctx context.Context, c *config.Config, s Streams) error {
 	if err != nil {
 		return err
 	}
-	go collectForever(ctx, st.registry, c.GC.Interval, log)
+	ctx, stop := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait() // before the store is closed
+	defer stop()
+	background.Go(func() { collectForever(ctx, st.registry, c.GC.Interval, log) })
 	announce(s.Out, ln, srv.TLSConfig != nil)
 	return run(ctx, srv, ln, ready, c.Shutdown.Grace, log)
 }
@@ -79,7 +84,7 @@ func newFront(c *config.Config, r registry.Registry, log *slog.Logger) (http.Han
 		BodyIdle: c.HTTP.BodyIdle,
 	}
 	if c.Auth.Htpasswd != "" {
-		users, err := auth.OpenHtpasswd(c.Auth.Htpasswd)
+		users, err := auth.OpenHtpasswd(c.Auth.Htpasswd, log)
 		if err != nil {
 			return nil, err
 		}
@@ -152,20 +157,16 @@ func newLog(c *config.Config, w io.Writer) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(w, o)), nil
 }
 
-// announce prints the one line that a person waits for.
+// announce prints the one line that a person waits for. It shows an address
+// that works here: nobody can type that of a server which listens on all.
 func announce(w io.Writer, ln net.Listener, secure bool) {
 	scheme := "http"
 	if secure {
 		scheme = "https"
 	}
 	addr := ln.Addr().String()
-	fmt.Fprintf(w, "Berth is ready on %s://%s - next: docker tag IMAGE %s/IMAGE && docker push %s/IMAGE\n", scheme, addr, addr, addr)
-}
-
-func hostname() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return "unknown host"
+	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))
 	}
-	return name
+	fmt.Fprintf(w, "Berth is ready on %s://%s - next: docker tag IMAGE %s/IMAGE && docker push %s/IMAGE\n", scheme, addr, addr, addr)
 }

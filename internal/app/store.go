@@ -3,12 +3,8 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
+	"slices"
 
 	"github.com/berth-registry/berth/internal/blob/fsblob"
 	"github.com/berth-registry/berth/internal/config"
@@ -18,16 +14,15 @@ import (
 
 // store is an opened hosted registry with what it stands on.
 type store struct {
-	lock     *os.File
+	locks    locks
 	db       *meta.DB
-	blobs    *fsblob.Store
 	registry *hosted.Registry
-	folders  []string // that must take writes
+	folders  []string // that are ours alone and must take writes
 }
 
-// openStore opens the data folder as its one owner and creates what is missing.
+// openStore opens the folders as their one owner and creates what is missing.
 func openStore(ctx context.Context, c *config.Config) (*store, error) {
-	st := &store{folders: []string{c.Data}}
+	st := &store{folders: foldersOf(c)}
 	if err := st.open(ctx, c); err != nil {
 		st.close()
 		return nil, err
@@ -35,11 +30,17 @@ func openStore(ctx context.Context, c *config.Config) (*store, error) {
 	return st, nil
 }
 
-func (st *store) open(ctx context.Context, c *config.Config) (err error) {
-	database := c.Metadata.SQLite.Path
-	if dir := filepath.Dir(database); dir != filepath.Clean(c.Data) {
-		st.folders = append(st.folders, dir)
+// foldersOf lists where c keeps things, each folder once.
+func foldersOf(c *config.Config) (dirs []string) {
+	for _, dir := range []string{c.Data, filepath.Dir(c.Metadata.SQLite.Path), c.Storage.Folder.Path} {
+		if dir = filepath.Clean(dir); !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
 	}
+	return dirs
+}
+
+func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 	for _, dir := range st.folders {
 		if err := fsblob.MakeFolder(dir); err != nil {
 			return err
@@ -48,19 +49,17 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 			return err
 		}
 	}
-	if st.lock, err = lockFolder(c.Data); err != nil {
+	if st.locks, err = lockFolders(st.folders...); err != nil {
 		return err
 	}
-	if st.blobs, err = fsblob.New(c.Storage.Folder.Path); err != nil {
+	blobs, err := fsblob.New(c.Storage.Folder.Path)
+	if err != nil {
 		return err
 	}
-	if err := st.blobs.Check(ctx); err != nil {
+	if st.db, err = meta.Open(ctx, meta.Options{Path: c.Metadata.SQLite.Path}); err != nil {
 		return err
 	}
-	if st.db, err = meta.Open(ctx, meta.Options{Path: database}); err != nil {
-		return err
-	}
-	st.registry = hosted.New(st.db, st.blobs, hosted.Options{
+	st.registry = hosted.New(st.db, blobs, hosted.Options{
 		Sparse: c.Sparse, UploadExpiry: c.Uploads.Expire, UnreferencedAge: c.GC.UnreferencedAfter,
 	})
 	return nil
@@ -70,40 +69,14 @@ func (st *store) close() {
 	if st.db != nil {
 		st.db.Close()
 	}
-	if st.lock != nil {
-		st.lock.Close() // and with it the lock
-	}
+	st.locks.release()
 }
 
 // check proves that the database answers and that every folder takes writes.
 func (st *store) check(ctx context.Context) error {
-	errs := []error{st.db.Ping(ctx), st.blobs.Check(ctx)}
+	errs := []error{st.db.Ping(ctx)}
 	for _, dir := range st.folders {
 		errs = append(errs, fsblob.CheckFolder(dir))
 	}
 	return errors.Join(errs...)
-}
-
-// lockFolder makes this process the data folder's one owner while the file is
-// open. The kernel drops the lock with the process, however that ends.
-func lockFolder(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "berth.lock"), os.O_RDWR|os.O_CREATE, 0o640)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		defer f.Close()
-		owner, _ := io.ReadAll(io.LimitReader(f, 200))
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("the data folder %s is in use by another berth (%s): stop that one, or choose another folder with --data",
-				dir, strings.TrimSpace(string(owner)))
-		}
-		return nil, fmt.Errorf("lock of data folder %s: %w", dir, err)
-	}
-	if err := f.Truncate(0); err != nil {
-		f.Close()
-		return nil, err
-	}
-	_, err = fmt.Fprintf(f, "pid %d on %s\n", os.Getpid(), hostname())
-	return f, err
 }

@@ -29,6 +29,7 @@ const (
 // were. It is safe for concurrent use.
 type Htpasswd struct {
 	path   string
+	log    *slog.Logger
 	secret [sha256.Size]byte // keys the memory of log-ins, so that it holds nothing to guess from
 	work   chan struct{}     // a slot per bcrypt that may run at once
 	users  atomic.Pointer[users]
@@ -49,9 +50,11 @@ type users struct {
 
 // OpenHtpasswd reads the file at path. Lines are USER:HASH; empty lines and
 // those that begin with # are skipped. Its error names the line and what to do.
-func OpenHtpasswd(path string) (*Htpasswd, error) {
+// What happens to the file later is told to log.
+func OpenHtpasswd(path string, log *slog.Logger) (*Htpasswd, error) {
 	h := &Htpasswd{
 		path: path,
+		log:  log,
 		// Half of the processors: guessing passwords must not stop the pulls.
 		work:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		looked: time.Now(),
@@ -174,11 +177,11 @@ func (h *Htpasswd) reload() {
 	}
 	h.version = version
 	if err != nil {
-		slog.Error("htpasswd file cannot be used; the users stay as they were", "path", h.path, "error", err)
+		h.log.Error("htpasswd file cannot be used; the users stay as they were", "path", h.path, "error", err)
 		return
 	}
 	h.users.Store(u)
-	slog.Info("htpasswd file read again", "path", h.path, "users", len(u.hashes))
+	h.log.Info("htpasswd file read again", "path", h.path, "users", len(u.hashes))
 }
 
 // sameVersion reports whether two looks found the same file unchanged. A hash

@@ -38,7 +38,7 @@ func opened(t *testing.T, content string) (*Htpasswd, string) {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "htpasswd")
 	write(t, name, content)
-	h, err := OpenHtpasswd(name)
+	h, err := OpenHtpasswd(name, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestUnusableFiles(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			name := filepath.Join(t.TempDir(), "htpasswd")
 			write(t, name, tt.file)
-			_, err := OpenHtpasswd(name)
+			_, err := OpenHtpasswd(name, slog.New(slog.DiscardHandler))
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -166,24 +166,13 @@ func TestUnusableFiles(t *testing.T) {
 			}
 		})
 	}
-	if _, err := OpenHtpasswd(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := OpenHtpasswd(filepath.Join(t.TempDir(), "none"), slog.New(slog.DiscardHandler)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("absent file: %v", err)
 	}
 }
 
-// logged collects what slog is told while the test runs.
-func logged(t *testing.T) *bytes.Buffer {
-	t.Helper()
-	var out bytes.Buffer
-	before := slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(&out, nil)))
-	t.Cleanup(func() { slog.SetDefault(before) })
-	return &out
-}
-
 // In a synctest bubble the clock moves by Sleep alone; files are real.
 func TestReload(t *testing.T) {
-	logged(t)
 	synctest.Test(t, func(t *testing.T) {
 		h, name := opened(t, alice)
 		if !logIn(t, h, "alice", "wonderland") {
@@ -205,7 +194,6 @@ func TestReload(t *testing.T) {
 
 // A file moved over the old one, with the same size and time, is another file.
 func TestReloadAfterRename(t *testing.T) {
-	logged(t)
 	synctest.Test(t, func(t *testing.T) {
 		h, name := opened(t, "alice:"+hashOf(t, "one")+"\n")
 		old, err := os.Stat(name)
@@ -224,9 +212,10 @@ func TestReloadAfterRename(t *testing.T) {
 }
 
 func TestBrokenFileKeepsUsers(t *testing.T) {
-	log := logged(t)
+	var log bytes.Buffer
 	synctest.Test(t, func(t *testing.T) {
 		h, name := opened(t, alice)
+		h.log = slog.New(slog.NewTextHandler(&log, nil))
 		looks := func(what string, reports int) {
 			t.Helper()
 			log.Reset()
@@ -237,13 +226,13 @@ func TestBrokenFileKeepsUsers(t *testing.T) {
 				}
 			}
 			if got := strings.Count(log.String(), "level=ERROR"); got != reports {
-				t.Errorf("%s: logged %d times, want %d:\n%s", what, got, reports, log)
+				t.Errorf("%s: logged %d times, want %d:\n%s", what, got, reports, &log)
 			}
 		}
 		write(t, name, "carol:swordfish\n")
 		looks("broken", 1)
 		if strings.Contains(log.String(), "swordfish") {
-			t.Errorf("the log tells a secret: %s", log)
+			t.Errorf("the log tells a secret: %s", &log)
 		}
 		if err := os.Remove(name); err != nil {
 			t.Fatal(err)
@@ -294,7 +283,6 @@ func TestMemoryIsBounded(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
-	logged(t)
 	h, name := opened(t, alice)
 	var all sync.WaitGroup
 	for range 8 {

@@ -5,8 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
+
+	"github.com/berth-registry/berth/internal/disk"
 )
 
 // maxBatch bounds how many writes share one commit, and so how long the first
@@ -14,18 +19,21 @@ import (
 const maxBatch = 64
 
 // writer serialises all writes on one connection. Writes that arrive while a
-// commit is being synced share the next one: each runs in a savepoint of its
-// own, so that its failure undoes nothing but itself, and none is answered
-// before the sync that covers it.
+// transaction runs share the next one: each has a savepoint of its own, so that
+// its failure undoes nothing but itself. Commits are made durable behind the
+// writer's back: one sync of the write-ahead log serves all commits made before
+// it begins, and no write is answered before the sync that covers it.
 type writer struct {
 	conn  *sql.Conn
 	stmts statements
+	wal   *os.File
 	queue chan *write
 	stop  chan struct{}
 	done  chan struct{}
 	once  sync.Once
 
-	relaxed bool // what the connection is set to
+	unsynced chan []*write         // from the writer to the syncer
+	broken   atomic.Pointer[error] // a sync failed: what the log holds is unknown
 }
 
 // write is one unit of work and its outcome.
@@ -43,15 +51,42 @@ type tx struct {
 	w   *writer
 }
 
-func startWriter(ctx context.Context, pool *sql.DB) (*writer, error) {
+// startWriter takes over the one connection of pool. path is the database's.
+func startWriter(ctx context.Context, pool *sql.DB, path string) (*writer, error) {
 	conn, err := pool.Conn(ctx)
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{conn: conn, queue: make(chan *write, maxBatch), stop: make(chan struct{}), done: make(chan struct{})}
+	w := &writer{
+		conn: conn, queue: make(chan *write, maxBatch),
+		stop: make(chan struct{}), done: make(chan struct{}),
+		unsynced: make(chan []*write, maxBatch),
+	}
 	w.stmts.prepare = conn.PrepareContext
+	if w.wal, err = openWAL(ctx, conn, path); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	go w.run()
 	return w, nil
+}
+
+// openWAL opens the write-ahead log, which exists from the first transaction on
+// and as long as a connection is open.
+func openWAL(ctx context.Context, conn *sql.Conn, path string) (*os.File, error) {
+	for _, query := range []string{"BEGIN IMMEDIATE", "COMMIT"} {
+		if _, err := conn.ExecContext(ctx, query); err != nil {
+			return nil, err
+		}
+	}
+	wal, err := os.OpenFile(path+"-wal", os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("write-ahead log: %w", err)
+	}
+	// Its name must be durable before what it holds can be.
+	if err := disk.SyncFolder(filepath.Dir(path)); err != nil {
+		return nil, errors.Join(err, wal.Close())
+	}
+	return wal, nil
 }
 
 // update runs fn in a transaction that is durable when update returns nil. fn
@@ -93,9 +128,16 @@ func (w *writer) close() {
 }
 
 func (w *writer) run() {
+	synced := make(chan struct{})
+	go w.syncForever(synced)
 	defer close(w.done)
 	defer w.conn.Close()
 	defer w.stmts.close()
+	defer func() {
+		close(w.unsynced)
+		<-synced
+		w.wal.Close()
+	}()
 	for {
 		select {
 		case wr := <-w.queue:
@@ -113,7 +155,8 @@ func (w *writer) run() {
 	}
 }
 
-// batch runs first and whatever is queued behind it in one commit.
+// batch runs first and whatever is queued behind it in one commit, and answers
+// those who need not wait for a sync.
 func (w *writer) batch(first *write) {
 	group := append(make([]*write, 0, 8), first)
 	for len(group) < maxBatch {
@@ -125,25 +168,63 @@ func (w *writer) batch(first *write) {
 		}
 		break
 	}
-	if err := w.commit(group); err != nil {
-		for _, wr := range group {
-			wr.err = errors.Join(wr.err, err)
+	failed := w.commit(group)
+	waiting := group[:0]
+	for _, wr := range group {
+		wr.err = errors.Join(wr.err, failed)
+		if wr.err != nil || wr.relaxed {
+			close(wr.done)
+		} else {
+			waiting = append(waiting, wr)
 		}
 	}
-	for _, wr := range group {
-		close(wr.done)
+	if len(waiting) > 0 {
+		w.unsynced <- waiting
 	}
+}
+
+// syncForever makes commits durable and answers their writes.
+func (w *writer) syncForever(done chan<- struct{}) {
+	defer close(done)
+	for group := range w.unsynced {
+		groups := [][]*write{group}
+		for more := true; more; {
+			select {
+			case group, more = <-w.unsynced:
+				groups = append(groups, group)
+			default:
+				more = false
+			}
+		}
+		err := w.sync()
+		for _, group := range groups {
+			for _, wr := range group {
+				wr.err = err
+				close(wr.done)
+			}
+		}
+	}
+}
+
+// sync makes every commit so far durable. After a failure the kernel may have
+// dropped what it could not write, so that nothing more is accepted.
+func (w *writer) sync() error {
+	if broken := w.broken.Load(); broken != nil {
+		return *broken
+	}
+	err := disk.SyncData(w.wal)
+	if err != nil {
+		err = fmt.Errorf("the database could not be synced, restart berth and run `berth check`: %w", err)
+		w.broken.Store(&err)
+	}
+	return err
 }
 
 // commit runs the group. Its error is the whole group's; a single write's own
 // error is left in that write.
 func (w *writer) commit(group []*write) (err error) {
-	relaxed := true
-	for _, wr := range group {
-		relaxed = relaxed && wr.relaxed
-	}
-	if err := w.setRelaxed(relaxed); err != nil {
-		return err
+	if broken := w.broken.Load(); broken != nil {
+		return *broken
 	}
 	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
@@ -185,22 +266,6 @@ func (w *writer) protect(wr *write) (err error) {
 		}
 	}()
 	return wr.fn(&tx{ctx: context.WithoutCancel(wr.ctx), w: w})
-}
-
-func (w *writer) setRelaxed(relaxed bool) error {
-	if w.relaxed == relaxed {
-		return nil
-	}
-	level := "FULL"
-	if relaxed {
-		level = "NORMAL"
-	}
-	// Not a prepared statement: this pragma acts when it is compiled.
-	if _, err := w.conn.ExecContext(context.Background(), "PRAGMA synchronous="+level); err != nil {
-		return err
-	}
-	w.relaxed = relaxed
-	return nil
 }
 
 func (w *writer) exec(query string) error {

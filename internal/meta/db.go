@@ -95,16 +95,17 @@ func (db *DB) open(ctx context.Context, o Options) (err error) {
 	db.read.SetMaxOpenConns(readers)
 	db.read.SetMaxIdleConns(readers)
 	db.stmts.prepare = db.read.PrepareContext
-	db.writer, err = startWriter(ctx, db.write)
+	db.writer, err = startWriter(ctx, db.write, o.Path)
 	return err
 }
 
-// dsn holds the settings of every connection. A synchronous WAL survives the
-// loss of power with each commit; the busy timeout is for other processes only
-// (an integrity check), as this one has a single writer.
+// dsn holds the settings of every connection. SQLite itself syncs only what a
+// loss of power could otherwise corrupt; the writer syncs each commit. The busy
+// timeout is for other processes only (an integrity check), as this one has a
+// single writer.
 func dsn(path, extra string) string {
 	q := url.Values{"_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)",
+		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)",
 		"foreign_keys(1)", "cache_size(-4096)", "journal_size_limit(67108864)",
 	}}
 	if extra != "" {

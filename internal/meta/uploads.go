@@ -83,14 +83,13 @@ func (db *DB) leaseHere(ctx context.Context, repo, id string) (Upload, error) {
 	return u, err
 }
 
-// RenewUpload prolongs a lease. Errors: ErrLeased when it was lost or given
-// back: a renewal that comes late must not lock the session anew.
+// RenewUpload prolongs a lease. Errors: ErrLeased when it was lost or given back.
 func (db *DB) RenewUpload(ctx context.Context, id string, version int64, ttl time.Duration) error {
 	if !db.shared {
 		return nil
 	}
 	return db.hint(ctx, func(t *tx) error {
-		return fenced(t.exec(`UPDATE uploads SET lease_until = $3 WHERE id = $1 AND version = $2 AND lease_until > 0`,
+		return fenced(t.exec(`UPDATE uploads SET lease_until = $3 WHERE id = $1 AND version = $2`,
 			id, version, db.millis()+ttl.Milliseconds()))
 	})
 }

@@ -204,14 +204,18 @@ func reference(t *tx, repo string, p PutManifest) error {
 		}
 		return nil
 	}
-	const holdBlob = `INSERT INTO blob_references (repository_id, digest, manifest)
+	const holdLink = `INSERT INTO blob_references (repository_id, digest, manifest)
 		SELECT l.repository_id, l.digest, $3 FROM links l JOIN blobs b ON b.digest = l.digest
-		WHERE l.repository_id = $1 AND l.digest = $2 AND NOT b.damaged`
+		WHERE l.repository_id = $1 AND l.digest = $2`
+	holdBlob := holdLink + ` AND NOT b.damaged`
+	if p.AllowMissing {
+		holdBlob = holdLink // a damaged blob may be missing, but not be deleted
+	}
 	const holdManifest = `INSERT INTO manifest_references (repository_id, digest, manifest)
 		SELECT repository_id, digest, $3 FROM manifests WHERE repository_id = $1 AND digest = $2`
 	if err := errors.Join(
 		hold(p.Parsed.Blobs, "blob", holdBlob, false),
-		hold(p.Parsed.Foreign, "blob", holdBlob, true),
+		hold(p.Parsed.Foreign, "blob", holdLink, true),
 		hold(p.Parsed.Manifests, "manifest", holdManifest, false),
 	); err != nil {
 		return err

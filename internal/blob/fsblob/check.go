@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/berth-registry/berth/internal/blob"
+	"github.com/berth-registry/berth/internal/disk"
 )
 
 // MakeFolder creates a folder, with those above it, where it is missing. Its
@@ -43,7 +44,7 @@ func mkdirAll(dir string) error {
 		}
 		return nil // by another process, since we looked
 	}
-	return syncDir(parent)
+	return disk.SyncFolder(parent)
 }
 
 // Check writes, syncs, renames and deletes a scratch file in the folder. Its
@@ -61,14 +62,14 @@ func CheckFolder(dir string) error {
 	defer os.Remove(renamed)
 	_, err = f.WriteString("berth checks that this folder can be written\n")
 	if err == nil {
-		err = syncData(f)
+		err = disk.SyncData(f)
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), renamed)
 	}
 	if err == nil {
-		err = syncDir(dir)
+		err = disk.SyncFolder(dir)
 	}
 	if err == nil {
 		err = os.Remove(renamed)

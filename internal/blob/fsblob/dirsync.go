@@ -1,9 +1,6 @@
 package fsblob
 
-import (
-	"os"
-	"sync"
-)
+import "sync"
 
 // dirSyncer makes directory entries durable. Callers that want one folder
 // synced at the same time share a sync, provided that it starts after they ask:
@@ -67,13 +64,4 @@ func (d *dirSyncer) finish(dir string, st *dirState) {
 		close(round.done)
 		d.finish(dir, st)
 	}()
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"github.com/berth-registry/berth/internal/disk"
 )
 
 // TestDirSyncShares holds syncs up and lets callers gather behind them.
@@ -96,7 +98,7 @@ func TestDirSyncFoldersApart(t *testing.T) {
 }
 
 func TestSyncDirMissing(t *testing.T) {
-	if err := syncDir(t.TempDir() + "/missing"); err == nil {
+	if err := disk.SyncFolder(t.TempDir() + "/missing"); err == nil {
 		t.Error("a missing folder was synced")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/berth-registry/berth/internal/blob"
+	"github.com/berth-registry/berth/internal/disk"
 )
 
 // A key's subfolder is named by shardLen of its characters, from shardAt. Of a
@@ -48,7 +49,7 @@ func New(root string) (*Store, error) {
 	}
 	return &Store{
 		root:    root,
-		dirs:    dirSyncer{fsync: syncDir},
+		dirs:    dirSyncer{fsync: disk.SyncFolder},
 		buffers: sync.Pool{New: func() any { return new([bufferSize]byte) }},
 		shards:  map[string]bool{},
 	}, nil

@@ -8,10 +8,12 @@ import (
 	"os"
 
 	"github.com/berth-registry/berth/internal/blob"
+	"github.com/berth-registry/berth/internal/disk"
 )
 
-// bufferSize is what one transfer holds in memory.
-const bufferSize = 256 << 10
+// bufferSize is what one transfer holds in memory: more would leave the caches
+// between being hashed and being written.
+const bufferSize = 64 << 10
 
 // Create begins an object; its file appears with the first bytes.
 func (s *Store) Create(_ context.Context, key string) (blob.State, error) {
@@ -45,11 +47,11 @@ func (s *Store) Append(ctx context.Context, key string, st blob.State, r io.Read
 // syncs wait for the disk together.
 func (s *Store) persist(f *os.File, dir string, isNew bool) error {
 	if !isNew {
-		return syncData(f)
+		return disk.SyncData(f)
 	}
 	named := make(chan error, 1)
 	go func() { named <- s.dirs.sync(dir) }()
-	return errors.Join(syncData(f), <-named)
+	return errors.Join(disk.SyncData(f), <-named)
 }
 
 // openForWriting opens an object's file at size, without what a failed Append
@@ -146,7 +148,7 @@ func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
 	defer f.Close()
 	cut, err := cutTo(f, st.Size)
 	if err == nil && cut {
-		err = syncData(f)
+		err = disk.SyncData(f)
 	}
 	return failure(err)
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/berth-registry/berth/internal/blob"
+	"github.com/berth-registry/berth/internal/disk"
 )
 
 func TestLayout(t *testing.T) {
@@ -117,7 +118,7 @@ func TestSyncFails(t *testing.T) {
 	}
 	s.dirs.fsync = func(dir string) error {
 		if dir == s.root {
-			return syncDir(dir)
+			return disk.SyncFolder(dir)
 		}
 		return broken
 	}
@@ -127,7 +128,7 @@ func TestSyncFails(t *testing.T) {
 	if err := s.Seal(t.Context(), "empty-key", blob.State{}); !errors.Is(err, broken) {
 		t.Errorf("Seal with a subfolder that cannot be synced: %v", err)
 	}
-	s.dirs.fsync = syncDir
+	s.dirs.fsync = disk.SyncFolder
 	put(t, s, "some-key", 10)
 }
 

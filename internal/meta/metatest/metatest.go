@@ -89,7 +89,7 @@ func (e *env) wantHeld(what string, err error, by ...oci.Digest) {
 	var held *meta.ReferencedError
 	if !errors.As(err, &held) {
 		e.Errorf("%s: %v, want a refusal", what, err)
-	} else if slices.Sort(by); !slices.Equal(held.By, by) {
+	} else if by = slices.Sorted(slices.Values(by)); !slices.Equal(held.By, by) {
 		e.Errorf("%s: held by %v, want %v", what, held.By, by)
 	}
 }
@@ -178,7 +178,7 @@ func (e *env) dead() []string {
 
 func (e *env) wantDead(keys ...string) {
 	e.Helper()
-	slices.Sort(keys)
+	keys = slices.Sorted(slices.Values(keys))
 	if got := e.dead(); !slices.Equal(got, keys) {
 		e.Errorf("dead are %v, want %v", got, keys)
 	}

@@ -1,0 +1,77 @@
+package fsblob
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/berth-registry/berth/internal/blob"
+)
+
+// TestLeftoverTail is a crash amid an Append: bytes are in the file that no
+// state ever counted. Whatever comes next, they must not become part of it.
+func TestLeftoverTail(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789"), 20_000)
+	const kept = 150_000
+	for name, c := range map[string]struct {
+		appends bool
+		rest    []byte
+	}{
+		"a shorter part":  {true, data[kept:]},
+		"an empty part":   {true, nil},
+		"sealing at once": {false, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			before := newStore(t, dir)
+			st, err := before.Append(t.Context(), "some-key", blob.State{}, bytes.NewReader(data[:kept]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, path := before.path("some-key")
+			writeBehind(t, path, bytes.Repeat([]byte("leftover"), 40_000))
+
+			s := newStore(t, dir)
+			if c.appends {
+				if st, err = s.Append(t.Context(), "some-key", st, bytes.NewReader(c.rest)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := s.Seal(t.Context(), "some-key", st); err != nil {
+				t.Fatal(err)
+			}
+			wantObject(t, s, "some-key", data[:kept+len(c.rest)])
+		})
+	}
+}
+
+func writeBehind(t *testing.T, path string, data []byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		_, err = f.Write(data)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantObject expects a file of exactly these bytes, and that Open reads them.
+func wantObject(t *testing.T, s *Store, key string, data []byte) {
+	t.Helper()
+	_, path := s.path(key)
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the file of %s has %d bytes, %v; want the %d stored", key, len(got), err, len(data))
+	}
+	rc, err := s.Open(t.Context(), key, 0, int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	var got bytes.Buffer
+	if _, err := got.ReadFrom(rc); err != nil || !bytes.Equal(got.Bytes(), data) {
+		t.Errorf("%s reads as %d bytes, %v; want the %d stored", key, got.Len(), err, len(data))
+	}
+}

@@ -1,0 +1,277 @@
+package hosted_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"testing"
+	"testing/iotest"
+
+	"github.com/berth-registry/berth/internal/blob"
+	"github.com/berth-registry/berth/internal/blob/fsblob"
+	"github.com/berth-registry/berth/internal/hosted"
+	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/oci"
+	"github.com/berth-registry/berth/internal/registry"
+	"github.com/berth-registry/berth/internal/registry/registrytest"
+)
+
+var errBroken = errors.New("it broke")
+
+func start(t *testing.T, r registry.Registry) registry.Upload {
+	t.Helper()
+	u, err := r.StartUpload(t.Context(), repo, registry.UploadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// resume takes up a session, which must stand at off.
+func resume(t *testing.T, r registry.Registry, id string, off int64) registry.Upload {
+	t.Helper()
+	u, err := r.ResumeUpload(t.Context(), repo, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.Offset() != off {
+		t.Fatalf("the session stands at %d, want %d", u.Offset(), off)
+	}
+	return u
+}
+
+func commit(t *testing.T, r registry.Registry, u registry.Upload, tail, content []byte, d oci.Digest) {
+	t.Helper()
+	if _, err := u.Commit(t.Context(), -1, reader(tail), d); err != nil {
+		t.Fatalf("commit: %v", err)
+	}
+	registrytest.WantBlob(t, r, repo, d, content)
+}
+
+// replicas are two registries over one database and one folder.
+func replicas(t *testing.T) (a, b *hosted.Registry) {
+	t.Helper()
+	path, folder := filepath.Join(t.TempDir(), "berth.db"), t.TempDir()
+	replica := func() *hosted.Registry {
+		files, err := fsblob.New(folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return hosted.New(openDB(t, meta.Options{Path: path, Shared: true}), files, hosted.Options{})
+	}
+	return replica(), replica()
+}
+
+func TestReplicaResumes(t *testing.T) {
+	a, b := replicas(t)
+	content := registrytest.Random(90_000)
+	u := start(t, a)
+	if err := u.Append(t.Context(), 0, reader(content[:40_000])); err != nil {
+		t.Fatal(err)
+	}
+	v := resume(t, b, u.ID(), 40_000)
+	if err := v.Append(t.Context(), 40_000, reader(content[40_000:70_000])); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, a, resume(t, a, u.ID(), 70_000), content[70_000:], content, oci.SHA256.FromBytes(content))
+	registrytest.WantBlob(t, b, repo, oci.SHA256.FromBytes(content), content)
+}
+
+// TestReplicasAtOnce: while one writes, the other is refused and told where the
+// session stands.
+func TestReplicasAtOnce(t *testing.T) {
+	a, b := replicas(t)
+	content := registrytest.Random(50_000)
+	u := start(t, a)
+	body, send := io.Pipe()
+	done := make(chan error)
+	go func() { done <- u.Append(t.Context(), 0, body) }()
+	if _, err := send.Write(content[:1]); err != nil { // it is being read now
+		t.Fatal(err)
+	}
+	v := resume(t, b, u.ID(), 0)
+	for _, err := range []error{
+		v.Append(t.Context(), 0, reader(content)),
+		v.Append(t.Context(), -1, reader(content)),
+		v.Cancel(t.Context()),
+	} {
+		registrytest.WantCode(t, "use a session that another replica writes", err, registry.RangeInvalid)
+	}
+	_, err := v.Commit(t.Context(), -1, nil, oci.SHA256.FromBytes(nil))
+	registrytest.WantCode(t, "commit a session that another replica writes", err, registry.RangeInvalid)
+	if v.ID() != u.ID() {
+		t.Errorf("the refused session is called %q", v.ID())
+	}
+	send.Write(content[1:])
+	send.Close()
+	if err := <-done; err != nil {
+		t.Fatalf("append: %v", err)
+	}
+	commit(t, b, resume(t, b, u.ID(), 50_000), nil, content, oci.SHA256.FromBytes(content))
+}
+
+// TestCrashAfterSeal: the bytes are sealed, but no row says so.
+func TestCrashAfterSeal(t *testing.T) {
+	s := newStack(t, hosted.Options{})
+	crash := errBroken
+	s.blobs.AfterSeal = func(string, blob.State) error { return crash }
+	content := registrytest.Random(50_000)
+	d := oci.SHA256.FromBytes(content)
+	u := start(t, s)
+	if err := u.Append(t.Context(), 0, reader(content[:20_000])); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Commit(t.Context(), 20_000, reader(content[20_000:]), d); !errors.Is(err, errBroken) {
+		t.Fatalf("commit: %v", err)
+	}
+	if _, err := s.Blob(t.Context(), repo, d); err == nil {
+		t.Fatal("a blob is served whose commit failed")
+	}
+	crash = nil
+	commit(t, s, resume(t, s, u.ID(), 50_000), nil, content, d)
+}
+
+// TestDatabaseFailsAfterSeal: the process dies before the row is written, so
+// that the session stands where it was last saved.
+func TestDatabaseFailsAfterSeal(t *testing.T) {
+	s := newStack(t, hosted.Options{})
+	dying := hosted.New(mortal{s.db}, s.blobs, hosted.Options{})
+	content := registrytest.Random(50_000)
+	d := oci.SHA256.FromBytes(content)
+	u := start(t, s)
+	if err := u.Append(t.Context(), 0, reader(content[:20_000])); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := resume(t, dying, u.ID(), 20_000).Commit(t.Context(), -1, reader(content[20_000:]), d); !errors.Is(err, errBroken) {
+		t.Fatalf("commit: %v", err)
+	}
+	commit(t, s, resume(t, s, u.ID(), 20_000), content[20_000:], content, d)
+}
+
+// mortal is a database whose process dies when it is to store anything.
+type mortal struct{ hosted.Metadata }
+
+func (mortal) CommitBlob(context.Context, meta.Upload, oci.Digest) (bool, error) {
+	return false, errBroken
+}
+func (mortal) SaveUpload(context.Context, meta.Upload) error { return errBroken }
+
+func TestClientGoneBeforeCommit(t *testing.T) {
+	s := newStack(t, hosted.Options{})
+	content := registrytest.Random(50_000)
+	d := oci.SHA256.FromBytes(content)
+	ctx, cancel := context.WithCancel(t.Context())
+	s.blobs.AfterSeal = func(string, blob.State) error { cancel(); return nil }
+	u := start(t, s)
+	if _, err := u.Commit(ctx, 0, reader(content), d); !errors.Is(err, context.Canceled) {
+		t.Fatalf("commit for a client that has gone: %v", err)
+	}
+	commit(t, s, resume(t, s, u.ID(), 50_000), nil, content, d)
+}
+
+func TestStoreFull(t *testing.T) {
+	s := newStack(t, hosted.Options{})
+	content := registrytest.Random(900_000)
+	d := oci.SHA256.FromBytes(content)
+	u := start(t, s)
+	if err := u.Append(t.Context(), 0, reader(content[:100_000])); err != nil {
+		t.Fatal(err)
+	}
+	s.blobs.Room(300_000)
+	registrytest.WantCode(t, "append to a full store", u.Append(t.Context(), 100_000, reader(content[100_000:])), registry.InsufficientStorage)
+	u = resume(t, s, u.ID(), 100_000)
+	_, err := u.Commit(t.Context(), 100_000, reader(content[100_000:]), d)
+	registrytest.WantCode(t, "commit to a full store", err, registry.InsufficientStorage)
+	s.blobs.Unlimited()
+	commit(t, s, resume(t, s, u.ID(), 100_000), content[100_000:], content, d)
+}
+
+func TestStoreFailsAtTheStart(t *testing.T) {
+	s := newStack(t, hosted.Options{})
+	s.blobs.Fail("Create", 1, blob.ErrFull)
+	_, err := s.StartUpload(t.Context(), repo, registry.UploadOptions{})
+	registrytest.WantCode(t, "start in a full store", err, registry.InsufficientStorage)
+}
+
+// TestAlgorithmOfTheCommit: a session that began as sha256 ends as sha512.
+func TestAlgorithmOfTheCommit(t *testing.T) {
+	content := registrytest.Random(50_000)
+	d := oci.SHA512.FromBytes(content)
+	t.Run("at once", func(t *testing.T) {
+		s := newStack(t, hosted.Options{})
+		commit(t, s, start(t, s), content, content, d)
+		if n := s.blobs.Calls("Open"); n != 1 { // by WantBlob
+			t.Errorf("the bytes were read back %d times", n-1)
+		}
+	})
+	t.Run("with bytes before", func(t *testing.T) {
+		s := newStack(t, hosted.Options{})
+		u := start(t, s)
+		if err := u.Append(t.Context(), 0, reader(content[:20_000])); err != nil {
+			t.Fatal(err)
+		}
+		commit(t, s, u, content[20_000:], content, d)
+	})
+	t.Run("broken off", func(t *testing.T) {
+		s := newStack(t, hosted.Options{})
+		u := start(t, s)
+		body := io.MultiReader(reader(content[:30_000]), iotest.ErrReader(errBroken))
+		if _, err := u.Commit(t.Context(), 0, body, d); !errors.Is(err, errBroken) {
+			t.Fatalf("commit a body that breaks off: %v", err)
+		}
+		commit(t, s, resume(t, s, u.ID(), 30_000), content[30_000:], content, d)
+	})
+	t.Run("and back", func(t *testing.T) {
+		s := newStack(t, hosted.Options{})
+		u := start(t, s)
+		_, err := u.Commit(t.Context(), 0, reader(content), oci.SHA512.FromBytes(nil))
+		registrytest.WantCode(t, "commit with a wrong sha512", err, registry.DigestInvalid)
+		commit(t, s, resume(t, s, u.ID(), 50_000), nil, content, oci.SHA256.FromBytes(content))
+	})
+}
+
+func TestRehashFails(t *testing.T) {
+	s := newStack(t, hosted.Options{})
+	content := registrytest.Random(5000)
+	u := start(t, s)
+	if err := u.Append(t.Context(), 0, reader(content)); err != nil {
+		t.Fatal(err)
+	}
+	s.blobs.Fail("Open", 1, errBroken)
+	if _, err := u.Commit(t.Context(), -1, nil, oci.SHA512.FromBytes(content)); !errors.Is(err, errBroken) {
+		t.Errorf("commit when the bytes cannot be read back: %v", err)
+	}
+	commit(t, s, resume(t, s, u.ID(), 5000), nil, content, oci.SHA512.FromBytes(content))
+}
+
+func TestNothingIsLeftBehind(t *testing.T) {
+	s := newStack(t, hosted.Options{})
+	content := registrytest.Random(5000)
+	for range 3 {
+		registrytest.PushBlob(t, s, repo, content)
+	}
+	u := start(t, s)
+	if err := u.Append(t.Context(), 0, reader(content)); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Cancel(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := objects(t, s.blobs); n != 1 {
+		t.Errorf("%d objects for one blob", n)
+	}
+}
+
+func TestClosedDatabase(t *testing.T) {
+	s := newStack(t, hosted.Options{})
+	u := start(t, s)
+	if err := s.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.StartUpload(t.Context(), repo, registry.UploadOptions{})
+	registrytest.WantCode(t, "start an upload while shutting down", err, registry.Unavailable)
+	if err := u.Append(t.Context(), 0, reader([]byte("x"))); err == nil {
+		t.Error("appending succeeds on a closed database")
+	}
+}

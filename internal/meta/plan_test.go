@@ -1,0 +1,138 @@
+package meta
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/berth-registry/berth/internal/oci"
+)
+
+// walks begin the texts that may read a table whole or sort: those of integrity
+// checks, and expiry, whose table is as small as the number of open sessions.
+var walks = []string{"SELECT COUNT(*)", "PRAGMA", "SELECT \"table\"", "SELECT r.name FROM links", "SELECT id FROM uploads WHERE updated_at"}
+
+// TestQueryPlans asks the engine how it answers every statement that the verbs
+// have prepared: none may walk a table or sort.
+func TestQueryPlans(t *testing.T) {
+	db, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "berth.db"), Shared: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	callEveryVerb(t.Context(), db)
+	texts := slices.Concat(db.stmts.texts(), db.writer.stmts.texts())
+	if len(texts) < 40 {
+		t.Fatalf("only %d statements were prepared", len(texts))
+	}
+	for _, text := range texts {
+		verb, _, _ := strings.Cut(text, " ")
+		if !slices.Contains([]string{"SELECT", "INSERT", "UPDATE", "DELETE"}, verb) ||
+			slices.ContainsFunc(walks, func(w string) bool { return strings.HasPrefix(text, w) }) {
+			continue
+		}
+		for _, step := range db.plan(t, text) {
+			if strings.HasPrefix(step, "SCAN ") && step != "SCAN CONSTANT ROW" || strings.Contains(step, "TEMP B-TREE") {
+				t.Errorf("%s\nfor %s", step, text)
+			}
+		}
+	}
+}
+
+// texts of all statements that were prepared so far.
+func (s *statements) texts() []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var all []string
+	for text := range s.byTxt {
+		all = append(all, text)
+	}
+	return all
+}
+
+func (db *DB) plan(t *testing.T, text string) []string {
+	t.Helper()
+	args := make([]any, 0, 10)
+	for n := 1; strings.Contains(text, "$"+string(rune('0'+n))); n++ {
+		args = append(args, "x")
+	}
+	rows, err := db.read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+strings.ReplaceAll(text, "$", "?"), args...)
+	if err != nil {
+		t.Fatalf("explain %s: %v", text, err)
+	}
+	defer rows.Close()
+	var steps []string
+	for rows.Next() {
+		var id, parent, unused int
+		var step string
+		if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
+			t.Fatal(err)
+		}
+		steps = append(steps, step)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return steps
+}
+
+// callEveryVerb has every statement prepared. What the verbs answer is the
+// conformance suite's matter.
+func callEveryVerb(ctx context.Context, db *DB) {
+	const repo, absent = "team/app", "team/none"
+	now := db.now()
+	d := oci.SHA256.FromBytes([]byte("blob"))
+	child := oci.SHA256.FromBytes([]byte("child"))
+	session := func(id string) Upload {
+		db.CreateUpload(ctx, Upload{ID: id, Repository: repo, Algorithm: oci.SHA256, Hash: []byte{}})
+		u, _ := db.LeaseUpload(ctx, repo, id, 0)
+		return u
+	}
+	u := session("session-1")
+	db.RenewUpload(ctx, u.ID, u.Version, 0)
+	db.SaveUpload(ctx, u)
+	db.ReleaseUpload(ctx, u.ID, u.Version)
+	db.CommitBlob(ctx, u, d)
+	b, _ := db.Blob(ctx, repo, d)
+	db.MarkDamaged(ctx, CheckedBlob{Digest: d, Key: b.Key})
+	db.CommitBlob(ctx, session("session-2"), d)
+	db.CommitBlob(ctx, session("session-3"), d)
+	db.CancelUpload(ctx, session("session-4"))
+	session("session-5")
+	db.ExpireUploads(ctx, now.AddDate(0, 0, 1), 10)
+	db.TouchBlob(ctx, repo, d)
+	db.Mount(ctx, "team/other", repo, d)
+	blobs, children := []oci.Descriptor{{Digest: d}}, []oci.Descriptor{{Digest: child}}
+	for _, parsed := range []*oci.Manifest{{Blobs: blobs}, {Foreign: blobs}, {Manifests: children}} {
+		for _, sparse := range []bool{false, true} {
+			parsed.Subject = &oci.Descriptor{Digest: child}
+			db.PutManifest(ctx, PutManifest{Repository: repo, Digest: d, Content: []byte("x"), Parsed: parsed, Tags: []string{"v1"}, AllowMissing: sparse})
+			db.DeleteManifest(ctx, repo, d)
+		}
+	}
+	db.PutManifest(ctx, PutManifest{Repository: repo, Digest: child, Content: []byte("x"), Parsed: &oci.Manifest{Manifests: children}, AllowMissing: true})
+	for _, ref := range []oci.Ref{oci.TagRef("v1"), oci.DigestRef(d)} {
+		db.Manifest(ctx, absent, ref)
+		db.Resolve(ctx, absent, ref)
+	}
+	db.Tags(ctx, repo, "", 10)
+	db.Repositories(ctx, "", 10)
+	db.Referrers(ctx, repo, d, "", "", 10)
+	db.DeleteTag(ctx, repo, "v1")
+	db.CollectLinks(ctx, now.AddDate(0, 0, 1), 10)
+	db.CommitBlob(ctx, session("session-6"), d)
+	db.CollectLinks(ctx, now.AddDate(0, 0, -1), 10)
+	db.DeleteBlob(ctx, repo, d)
+	db.DeadObjects(ctx, now, 10)
+	db.ForgetDead(ctx, "x")
+	db.CheckTotals(ctx)
+	db.CheckDatabase(ctx)
+	db.CheckBlobs(ctx, "", 10)
+	db.CheckManifests(ctx, "", "", 10)
+	db.CheckUploads(ctx, "", 10)
+	db.LinkedBy(ctx, d, 10)
+	db.KeyOwner(ctx, "x")
+	db.BuryOrphan(ctx, "x")
+}
