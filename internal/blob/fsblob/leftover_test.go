@@ -2,8 +2,10 @@ package fsblob
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/berth-registry/berth/internal/blob"
@@ -73,5 +75,30 @@ func wantObject(t *testing.T, s *Store, key string, data []byte) {
 	var got bytes.Buffer
 	if _, err := got.ReadFrom(rc); err != nil || !bytes.Equal(got.Bytes(), data) {
 		t.Errorf("%s reads as %d bytes, %v; want the %d stored", key, got.Len(), err, len(data))
+	}
+}
+
+// A subfolder that an operator tidied away while it was empty is made again.
+func TestShardRemoved(t *testing.T) {
+	s, err := New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	for range 2 {
+		st, err := s.Append(ctx, "shard-test", blob.State{}, strings.NewReader("bytes"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Seal(ctx, "shard-test", st); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Delete(ctx, "shard-test"); err != nil {
+			t.Fatal(err)
+		}
+		dir, _ := s.path("shard-test")
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -58,10 +58,7 @@ func (s *Store) persist(f *os.File, dir string, isNew bool) error {
 // may have left behind it.
 func (s *Store) openForWriting(dir, path string, size int64) (*os.File, error) {
 	if size == 0 {
-		if err := s.shard(dir); err != nil {
-			return nil, failure(err)
-		}
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+		f, err := s.create(dir, path)
 		return f, failure(err)
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
@@ -77,6 +74,26 @@ func (s *Store) openForWriting(dir, path string, size int64) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// create makes an empty file in a subfolder. A subfolder that was known and has
+// gone, for somebody tidied up, is made again.
+func (s *Store) create(dir, path string) (*os.File, error) {
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	if err := s.shard(dir); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, flags, 0o640)
+	if !errors.Is(err, os.ErrNotExist) {
+		return f, err
+	}
+	s.mu.Lock()
+	delete(s.shards, dir)
+	s.mu.Unlock()
+	if err := s.shard(dir); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, flags, 0o640)
 }
 
 // cutTo makes a file end at size, which it must reach, and says whether there
