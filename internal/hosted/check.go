@@ -170,6 +170,8 @@ func (c *Checker) bytes(ctx context.Context, b meta.CheckedBlob) (problem string
 	switch {
 	case ctx.Err() != nil:
 		return "", false
+	case errors.Is(err, io.ErrUnexpectedEOF) && c.endsAt(ctx, b.Key, n):
+		return fmt.Sprintf("%d bytes are stored, not %d", n, b.Size), true
 	case err != nil:
 		return fmt.Sprintf("its bytes cannot be read: %v", err), false
 	case n != b.Size:
@@ -179,6 +181,18 @@ func (c *Checker) bytes(ctx context.Context, b meta.CheckedBlob) (problem string
 		return fmt.Sprintf("its bytes have digest %s", got), true
 	}
 	return "", false
+}
+
+// endsAt reports whether there is no byte at off, which a connection that broke
+// while reading does not prove.
+func (c *Checker) endsAt(ctx context.Context, key string, off int64) bool {
+	rc, err := c.Blobs.Open(ctx, key, off, 1)
+	if err != nil {
+		return errors.Is(err, blob.ErrNotFound)
+	}
+	defer rc.Close()
+	n, err := io.ReadFull(rc, make([]byte, 1))
+	return n == 0 && (err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF))
 }
 
 func (c *Checker) uploads(ctx context.Context) error {
@@ -201,21 +215,15 @@ func (c *Checker) uploads(ctx context.Context) error {
 
 // upload checks that the bytes a session has acknowledged are there.
 func (c *Checker) upload(ctx context.Context, u meta.Upload) error {
-	rc, err := c.Blobs.Open(ctx, u.ID, u.Size-1, 1)
-	if err == nil {
-		_, err = io.ReadFull(rc, make([]byte, 1))
-		rc.Close()
-	}
-	if err == nil {
-		return nil
+	if !c.endsAt(ctx, u.ID, u.Size-1) {
+		return ctx.Err()
 	}
 	f := Finding{Repositories: []string{u.Repository},
-		Problem: fmt.Sprintf("upload session %s has lost bytes that were acknowledged: %v", u.ID, err)}
+		Problem: fmt.Sprintf("upload session %s has lost some of its %d bytes", u.ID, u.Size)}
 	if now, gone := c.DB.Upload(ctx, u.Repository, u.ID); gone != nil || now.Version != u.Version {
 		return nil // finished or cancelled while it was being checked
 	}
-	lost := errors.Is(err, blob.ErrNotFound) || errors.Is(err, io.EOF)
-	if c.Repair && lost {
+	if c.Repair {
 		switch err := c.DB.CancelUpload(ctx, u); {
 		case errors.Is(err, meta.ErrLeased):
 			return nil // its client is back

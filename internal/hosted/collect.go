@@ -37,7 +37,7 @@ func (r *Registry) Collect(ctx context.Context) (c Collected, err error) {
 			return seen, err
 		}),
 		drain(ctx, func() (int, error) {
-			dead, err := r.db.DeadObjects(ctx, now, collectBatch)
+			dead, err := r.db.DeadObjects(ctx, time.Now(), collectBatch) // what has just died too
 			if err != nil {
 				return 0, err
 			}

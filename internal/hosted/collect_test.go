@@ -149,7 +149,7 @@ func TestCollectBesidePushes(t *testing.T) {
 		}
 	}()
 	for i := range 20 {
-		s.shift(-time.Duration(i%3) * 50 * time.Second)
+		s.shift(-time.Duration(i%3) * 20 * time.Second)
 		image := registrytest.PushImage(t, s, repo)
 		if i%2 == 0 {
 			if err := s.DeleteManifest(t.Context(), repo, image.Manifest.Digest); err != nil {

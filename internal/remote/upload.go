@@ -237,7 +237,7 @@ func offset(h http.Header, expected int64) (int64, error) {
 	}
 	_, last, ok := strings.Cut(strings.TrimPrefix(value, "bytes="), "-")
 	if !ok {
-		return 0, fmt.Errorf("Range is %.60q", value)
+		return 0, fmt.Errorf("malformed Range %.60q", value)
 	}
 	n, err := parseOffset(last)
 	if err != nil {

@@ -71,11 +71,13 @@ func TestManifestsAreVerified(t *testing.T) {
 			w.Header().Set("Content-Length", "90")
 			io.WriteString(w, index[:50])
 		}, byTag, registry.Unavailable, ""},
-		"stalled":                   {stall, byTag, registry.Unavailable, ""},
-		"hung up":                   {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, byTag, registry.Unavailable, ""},
-		"redirected without an end": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 307) }, byTag, registry.Unavailable, ""},
+		"stalled": {stall, byTag, registry.Unavailable, ""},
+		"hung up": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, byTag, registry.Unavailable, ""},
+		"redirected without an end": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
+		}, byTag, registry.Unavailable, ""},
 		"an error larger than allowed": {func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(404)
+			w.WriteHeader(http.StatusNotFound)
 			io.WriteString(w, `{"errors":[{"code":"NAME_UNKNOWN","message":"`+strings.Repeat("x", 1<<20)+`"}]}`)
 		}, byTag, registry.ManifestUnknown, ""},
 	} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -33,17 +34,33 @@ func TestDiskFull(t *testing.T) {
 		testFillUp(t, dir+"/filled")
 	})
 	t.Run("file size", func(t *testing.T) {
-		var old syscall.Rlimit
-		if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
-			t.Fatal(err)
+		// The limit is the whole process's, so it is put on one of its own.
+		child := exec.Command(os.Args[0], "-test.run=^TestFileSizeLimit$", "-test.v")
+		child.Env = append(os.Environ(), limitedEnv+"=1")
+		out, err := child.CombinedOutput()
+		if err != nil || !bytes.Contains(out, []byte("--- PASS: TestFileSizeLimit")) {
+			t.Fatalf("%v\n%s", err, out)
 		}
-		lift := func() error { return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old) }
-		t.Cleanup(func() { lift() })
-		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: diskSize, Max: old.Max}); err != nil {
-			t.Fatal(err)
-		}
-		testFull(t, t.TempDir(), syscall.EFBIG, lift)
 	})
+}
+
+// limitedEnv tells the process of TestFileSizeLimit that it may limit itself.
+const limitedEnv = "FSBLOB_TEST_FILE_SIZE_LIMIT"
+
+func TestFileSizeLimit(t *testing.T) {
+	if os.Getenv(limitedEnv) == "" {
+		t.Skip("TestDiskFull runs this in a process of its own")
+	}
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	lift := func() error { return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old) }
+	t.Cleanup(func() { lift() })
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: diskSize, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	testFull(t, t.TempDir(), syscall.EFBIG, lift)
 }
 
 // testFull appends more than fits, and again when there is room.

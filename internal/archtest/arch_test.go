@@ -1,0 +1,180 @@
+// Package archtest holds the code to the arrows of its design: who may import
+// whom, and what the product depends on.
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/berth-registry/berth"
+
+// ours are all arrows between packages of this module, apart from those of
+// app, cmd and tests. A package that is not named may import none of them.
+var ours = map[string][]string{
+	"internal/blob/fsblob":           {"internal/blob", "internal/disk"},
+	"internal/blob/memblob":          {"internal/blob"},
+	"internal/blob/blobtest":         {"internal/blob"},
+	"internal/registry":              {"internal/oci"},
+	"internal/registry/registrytest": {"internal/oci", "internal/registry"},
+	"internal/meta":                  {"internal/oci", "internal/disk"},
+	"internal/meta/metatest":         {"internal/oci", "internal/meta"},
+	"internal/hosted":                {"internal/registry", "internal/blob", "internal/meta", "internal/oci"},
+	"internal/remote":                {"internal/registry", "internal/oci"},
+	"internal/ocihttp":               {"internal/registry", "internal/oci", "internal/auth"},
+}
+
+// theirs are the modules that the product imports, and by which packages. Each
+// is justified in a record under docs/adr.
+var theirs = map[string][]string{
+	"github.com/goccy/go-yaml":    {"internal/config"},
+	"github.com/google/uuid":      {"internal/hosted", "internal/meta", "internal/meta/metatest"},
+	"github.com/pressly/goose/v3": {"internal/meta"},
+	"github.com/spf13/cobra":      {"cmd/berth"},
+	"golang.org/x/crypto":         {"internal/auth"},
+	"modernc.org/sqlite":          {"internal/meta"},
+}
+
+// fronts speak HTTP; everything below them does not.
+var fronts = []string{"cmd/berth", "internal/app", "internal/auth", "internal/ocihttp", "internal/remote"}
+
+// top packages are imported by app and cmd alone.
+var top = []string{"internal/app", "internal/config", "internal/ocihttp"}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+	Standard   bool
+	Module     *struct{ Path string }
+}
+
+// list asks the go command for the product's packages and all they depend on.
+func list(t *testing.T) (own []listed, all map[string]listed) {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,Standard,Module", "./...")
+	cmd.Dir, cmd.Stderr = "../..", os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	all = map[string]listed{}
+	for dec := json.NewDecoder(out); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[p.ImportPath] = p
+		if name, ok := strings.CutPrefix(p.ImportPath, module+"/"); ok {
+			p.ImportPath = name
+			own = append(own, p)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if len(own) < len(ours) {
+		t.Fatalf("go list names only %d packages", len(own))
+	}
+	return own, all
+}
+
+func TestArrows(t *testing.T) {
+	own, all := list(t)
+	for _, p := range own {
+		head := p.ImportPath == "internal/app" || strings.HasPrefix(p.ImportPath, "cmd/")
+		for _, path := range p.Imports {
+			target := all[path]
+			name, isOurs := strings.CutPrefix(path, module+"/")
+			switch {
+			case path == "net/http" && !slices.Contains(fronts, p.ImportPath):
+				t.Errorf("%s imports net/http, which is for %v", p.ImportPath, fronts)
+			case path == "C" || path == "unsafe":
+				t.Errorf("%s imports %s", p.ImportPath, path)
+			case target.Standard:
+			case isOurs && head:
+			case isOurs && slices.Contains(top, name):
+				t.Errorf("%s imports %s, which is for app and cmd alone", p.ImportPath, name)
+			case isOurs && !slices.Contains(ours[p.ImportPath], name):
+				t.Errorf("%s imports %s; it may import %v", p.ImportPath, name, ours[p.ImportPath])
+			case !isOurs && (target.Module == nil || !slices.Contains(theirs[target.Module.Path], p.ImportPath)):
+				t.Errorf("%s imports %s; see the table of modules in this test", p.ImportPath, path)
+			}
+		}
+	}
+}
+
+// TestTablesAreCurrent: a row that no package needs any more must go.
+func TestTablesAreCurrent(t *testing.T) {
+	own, all := list(t)
+	imports, modules := map[string]bool{}, map[string]bool{}
+	for _, p := range own {
+		for _, path := range p.Imports {
+			imports[p.ImportPath+" "+strings.TrimPrefix(path, module+"/")] = true
+			if m := all[path].Module; m != nil {
+				modules[p.ImportPath+" "+m.Path] = true
+			}
+		}
+	}
+	for from, list := range ours {
+		for _, to := range list {
+			if !imports[from+" "+to] {
+				t.Errorf("%s need not import %s any more", from, to)
+			}
+		}
+	}
+	for path, list := range theirs {
+		for _, from := range list {
+			if !modules[from+" "+path] {
+				t.Errorf("%s need not import %s any more", from, path)
+			}
+		}
+	}
+}
+
+// TestDependenciesAreRecorded: each module has its reason in a decision record.
+func TestDependenciesAreRecorded(t *testing.T) {
+	files, err := filepath.Glob("../../docs/adr/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("decision records: %v, %v", files, err)
+	}
+	var records strings.Builder
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records.Write(text)
+	}
+	for path := range theirs {
+		if !strings.Contains(records.String(), path) {
+			t.Errorf("no record in docs/adr names %s", path)
+		}
+	}
+}
+
+// TestOnlySmallPackagesBelow: oci and registry pull no module into who uses them.
+func TestOnlySmallPackagesBelow(t *testing.T) {
+	for _, name := range []string{"internal/oci", "internal/registry", "internal/blob"} {
+		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", module+"/"+name).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for path := range strings.FieldsSeq(string(out)) {
+			if path != module+"/"+name && path != module+"/internal/oci" {
+				t.Errorf("%s depends on %s", name, path)
+			}
+		}
+	}
+}
