@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +36,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup:               setup,
 		Cmds:                scriptCommands,
+		Condition:           condition,
 		Deadline:            time.Now().Add(4 * patience),
 	})
 }
@@ -44,7 +47,16 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"refused":      refusedCommand,
 	"ended":        endedCommand,
 	"http":         httpCommand,
+	"linger":       lingerCommand,
+	"header":       headerCommand,
 	"upload":       uploadCommand,
+	"blob":         blobCommand,
+	"manifest":     manifestCommand,
+	"damage":       damageCommand,
+	"disk":         diskCommand,
+	"fill":         fillCommand,
+	"freeze":       freezeCommand,
+	"thaw":         thawCommand,
 	"certificate":  certificateCommand,
 	"user":         userCommand,
 	"unprivileged": unprivilegedCommand,
@@ -55,6 +67,7 @@ type state struct {
 	environ []string
 	server  *server
 	upload  *upload
+	linger  net.Conn
 }
 
 type stateKey struct{}
@@ -65,6 +78,14 @@ func setup(env *testscript.Env) error {
 }
 
 func stateOf(ts *testscript.TestScript) *state { return ts.Value(stateKey{}).(*state) }
+
+// condition knows [root], who may mount.
+func condition(name string) (bool, error) {
+	if name != "root" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	return os.Getuid() == 0, nil
+}
 
 // usage ends a script whose command was written with the wrong arguments.
 func usage(ts *testscript.TestScript, right bool, text string) {

@@ -32,11 +32,16 @@ type upload struct {
 //
 // upload broken wants that request to have been cut off by the server's end.
 //
+// upload stalled sends nothing more and wants the request refused with 408.
+//
 // upload finish sends what the server does not have, commits, and reads back.
+// Where it went on is said on stdout.
 func uploadCommand(ts *testscript.TestScript, neg bool, args []string) {
-	steps := map[string]func(*state) error{"begin": uploadBegin, "half": uploadHalf, "broken": uploadBroken, "finish": uploadFinish}
-	usage(ts, !neg && len(args) == 1 && steps[args[0]] != nil, "upload begin|half|broken|finish")
-	ts.Check(steps[args[0]](stateOf(ts)))
+	steps := map[string]func(*state, io.Writer) error{
+		"begin": uploadBegin, "half": uploadHalf, "broken": uploadBroken, "stalled": uploadStalled, "finish": uploadFinish,
+	}
+	usage(ts, !neg && len(args) == 1 && steps[args[0]] != nil, "upload begin|half|broken|stalled|finish")
+	ts.Check(steps[args[0]](stateOf(ts), ts.Stdout()))
 }
 
 // content is the blob: bytes that no shift leaves as they are.
@@ -48,7 +53,7 @@ func content() []byte {
 	return b.Bytes()[:uploadSize]
 }
 
-func uploadBegin(st *state) error {
+func uploadBegin(st *state, _ io.Writer) error {
 	resp, err := st.send(http.MethodPost, uploadRepo+"uploads/", nil, http.StatusAccepted)
 	if err != nil {
 		return err
@@ -66,7 +71,7 @@ func uploadBegin(st *state) error {
 	return err
 }
 
-func uploadHalf(st *state) error {
+func uploadHalf(st *state, _ io.Writer) error {
 	_, err := st.upload.rest.Write(content()[uploadSize/2:])
 	if err != nil {
 		return err
@@ -75,7 +80,7 @@ func uploadHalf(st *state) error {
 	return st.upload.wait()
 }
 
-func uploadBroken(st *state) error {
+func uploadBroken(st *state, _ io.Writer) error {
 	<-st.server.done
 	// The transport tells of a lost connection only once the body ends as well.
 	st.upload.rest.CloseWithError(io.ErrUnexpectedEOF)
@@ -95,7 +100,20 @@ func (u *upload) wait() error {
 	}
 }
 
-func uploadFinish(st *state) error {
+func uploadStalled(st *state, _ io.Writer) error {
+	var status *statusError
+	select {
+	case err := <-st.upload.answer:
+		if !errors.As(err, &status) || status.got != http.StatusRequestTimeout {
+			return fmt.Errorf("the request that brought nothing more: %v, want 408", err)
+		}
+		return nil
+	case <-time.After(patience):
+		return fmt.Errorf("the request that brings nothing more is not cut off")
+	}
+}
+
+func uploadFinish(st *state, out io.Writer) error {
 	resp, err := st.send(http.MethodGet, st.upload.location, nil, http.StatusNoContent)
 	if err != nil {
 		return err
@@ -107,6 +125,7 @@ func uploadFinish(st *state) error {
 	if have > 0 {
 		have++ // a range names the last byte; "0-0" is said of none
 	}
+	fmt.Fprintf(out, "resumed at byte %d\n", have)
 	if have < uploadSize {
 		resp, err = st.send(http.MethodPatch, st.upload.location, bytes.NewReader(content()[have:]), http.StatusAccepted)
 		if err != nil {
@@ -154,8 +173,19 @@ func (st *state) send(method, path string, body io.Reader, want int) (*http.Resp
 		return nil, err
 	}
 	if resp.StatusCode != want {
-		return nil, fmt.Errorf("%s %s: %s, not %d: %s", method, path, resp.Status, want, answer)
+		return nil, &statusError{method + " " + path, resp.StatusCode, want, string(answer)}
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(answer))
 	return resp, nil
+}
+
+// statusError is an answer with another status than was wanted.
+type statusError struct {
+	request   string
+	got, want int
+	body      string
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("%s: %d, not %d: %s", e.request, e.got, e.want, e.body)
 }
