@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,7 +46,6 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"refused":      refusedCommand,
 	"ended":        endedCommand,
 	"http":         httpCommand,
-	"linger":       lingerCommand,
 	"header":       headerCommand,
 	"upload":       uploadCommand,
 	"blob":         blobCommand,
@@ -67,7 +65,6 @@ type state struct {
 	environ []string
 	server  *server
 	upload  *upload
-	linger  net.Conn
 }
 
 type stateKey struct{}

@@ -58,28 +58,6 @@ func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// linger begin PATH opens a connection and sends the first line of a request.
-//
-// linger end STATUS sends the rest and wants that status. The answer goes to
-// stdout.
-func lingerCommand(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) == 2 && (args[0] == "begin" || args[0] == "end"), "linger begin PATH|end STATUS")
-	st := stateOf(ts)
-	if args[0] == "begin" {
-		conn, err := net.Dial("tcp", st.server.addr)
-		ts.Check(err)
-		ts.Defer(func() { conn.Close() })
-		_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\n", args[1])
-		ts.Check(err)
-		st.linger = conn
-		return
-	}
-	_, err := fmt.Fprint(st.linger, "Host: berth\r\nConnection: close\r\n\r\n")
-	ts.Check(err)
-	ts.Check(st.linger.SetReadDeadline(time.Now().Add(patience)))
-	wantStatus(ts, st.linger, args[1])
-}
-
 // header BYTES STATUS sends a request with that much header and wants that
 // status. The answer goes to stdout.
 func headerCommand(ts *testscript.TestScript, neg bool, args []string) {
@@ -92,18 +70,13 @@ func headerCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(conn.SetDeadline(time.Now().Add(patience)))
 	// A server that has read enough answers before it was sent everything.
 	go fmt.Fprintf(conn, "GET /v2/ HTTP/1.1\r\nHost: berth\r\nConnection: close\r\nX-Filler: %s\r\n\r\n", strings.Repeat("x", size))
-	wantStatus(ts, conn, args[1])
-}
-
-// wantStatus reads an answer, shows it, and wants its status.
-func wantStatus(ts *testscript.TestScript, conn net.Conn, status string) {
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	ts.Check(err)
 	defer resp.Body.Close()
 	_, err = io.Copy(ts.Stdout(), resp.Body)
 	ts.Check(err)
-	if strconv.Itoa(resp.StatusCode) != status {
-		ts.Fatalf("status %s, not %s", resp.Status, status)
+	if strconv.Itoa(resp.StatusCode) != args[1] {
+		ts.Fatalf("status %s, not %s", resp.Status, args[1])
 	}
 }
 

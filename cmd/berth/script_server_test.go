@@ -7,7 +7,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,11 +33,16 @@ type server struct {
 	done chan struct{} // closed when the process has ended
 }
 
-// serve ARG... runs berth serve with ARG in the background and waits until it
-// is ready. Its output goes to the files serve.out and serve.err. Then ADDR,
-// URL and PID are set.
+// serve [NAME=VALUE...] ARG... runs berth serve with ARG in the background and
+// waits until it is ready; what env sets is not for it, NAME=VALUE is. Its
+// output goes to the files serve.out and serve.err. Then ADDR, URL and PID are
+// set.
 func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg, "serve ARG...")
+	usage(ts, !neg, "serve [NAME=VALUE...] ARG...")
+	environ := slices.Clone(stateOf(ts).environ)
+	for len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		environ, args = append(environ, args[0]), args[1:]
+	}
 	out, err := os.Create(ts.MkAbs("serve.out"))
 	ts.Check(err)
 	defer out.Close()
@@ -46,7 +53,7 @@ func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 
 	s := &server{cmd: exec.Command(binary, append([]string{"serve"}, args...)...), done: make(chan struct{})}
-	s.cmd.Dir, s.cmd.Env = ts.MkAbs("."), stateOf(ts).environ
+	s.cmd.Dir, s.cmd.Env = ts.MkAbs("."), environ
 	s.cmd.Stdout, s.cmd.Stderr = out, log
 	ts.Check(s.cmd.Start())
 	go func() {

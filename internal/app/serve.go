@@ -27,6 +27,7 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 64 << 10
+	cutTimeout    = 5 * time.Second // for requests that were cut off to save what they have
 )
 
 // Streams are where a command writes: what it is asked for, and logs.
@@ -51,9 +52,9 @@ func Serve(ctx context.Context, c *config.Config, s Streams) error {
 	if err != nil {
 		return err
 	}
-	ready := &readiness{store: st}
+	ready, requests := &readiness{store: st}, &requests{}
 	srv := &http.Server{
-		Handler:           newRoot(front, ready),
+		Handler:           requests.counted(newRoot(front, ready)),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
@@ -72,7 +73,7 @@ func Serve(ctx context.Context, c *config.Config, s Streams) error {
 	defer stop()
 	background.Go(func() { collectForever(ctx, st.registry, c.GC.Interval, log) })
 	announce(s.Out, ln, srv.TLSConfig != nil)
-	return run(ctx, srv, ln, ready, c.Shutdown.Grace, log)
+	return run(ctx, srv, ln, ready, requests, c.Shutdown.Grace, log)
 }
 
 // newFront is the way from a request to the registry.
@@ -100,7 +101,7 @@ func newFront(c *config.Config, r registry.Registry, log *slog.Logger) (http.Han
 }
 
 // run serves until ctx ends or the server fails.
-func run(ctx context.Context, srv *http.Server, ln net.Listener, ready *readiness, grace time.Duration, log *slog.Logger) error {
+func run(ctx context.Context, srv *http.Server, ln net.Listener, ready *readiness, requests *requests, grace time.Duration, log *slog.Logger) error {
 	failed := make(chan error, 1)
 	go func() {
 		if srv.TLSConfig != nil {
@@ -120,7 +121,11 @@ func run(ctx context.Context, srv *http.Server, ln net.Listener, ready *readines
 	defer cancel()
 	if err := srv.Shutdown(end); err != nil {
 		log.Warn("grace time is over: requests are cut off, upload sessions stay", "error", err)
-		return srv.Close()
+		err = srv.Close()
+		if !requests.end(cutTimeout) {
+			log.Error("some requests did not end: their uploads go on from an earlier byte", "waited", cutTimeout)
+		}
+		return err
 	}
 	return nil
 }

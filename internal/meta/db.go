@@ -106,7 +106,8 @@ func (db *DB) open(ctx context.Context, o Options) (err error) {
 func dsn(path, extra string) string {
 	q := url.Values{"_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)",
-		"foreign_keys(1)", "cache_size(-4096)", "journal_size_limit(67108864)",
+		"foreign_keys(1)", "cache_size(-4096)",
+		"wal_autocheckpoint(4096)", "journal_size_limit(67108864)",
 	}}
 	if extra != "" {
 		q.Add("_pragma", extra)
