@@ -62,11 +62,16 @@ func drain(ctx context.Context, step func() (int, error)) error {
 	}
 }
 
+// retryDead is when an object that could not be deleted is tried again: it must
+// not stand in the way of others.
+const retryDead = time.Hour
+
 // free deletes the bytes of dead objects and then the notes of them. What
-// fails stays noted: the next collection tries again.
+// fails stays noted for a later collection.
 func (r *Registry) free(ctx context.Context, dead ...meta.DeadObject) (freed int, err error) {
 	ctx = context.WithoutCancel(ctx)
-	var gone []string
+	var gone, left []string
+	var errs []error
 	for _, o := range dead {
 		var failure error
 		if o.Unsealed {
@@ -76,15 +81,13 @@ func (r *Registry) free(ctx context.Context, dead ...meta.DeadObject) (freed int
 		}
 		if failure == nil {
 			gone = append(gone, o.Key)
-		} else if err == nil {
-			err = fmt.Errorf("free the bytes of object %s: %w", o.Key, failure)
+			continue
+		}
+		left = append(left, o.Key)
+		if len(errs) == 0 { // one of them says enough
+			errs = append(errs, fmt.Errorf("free the bytes of object %s: %w", o.Key, failure))
 		}
 	}
-	if len(gone) == 0 {
-		return 0, err
-	}
-	if forget := r.db.ForgetDead(ctx, gone...); forget != nil {
-		return 0, errors.Join(err, forget)
-	}
-	return len(gone), err
+	errs = append(errs, r.db.ForgetDead(ctx, gone...), r.db.DeferDead(ctx, retryDead, left...))
+	return len(gone), errors.Join(errs...)
 }

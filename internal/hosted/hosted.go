@@ -44,6 +44,7 @@ type Metadata interface {
 	CollectLinks(ctx context.Context, before time.Time, n int) (removed, seen int, err error)
 	DeadObjects(ctx context.Context, before time.Time, n int) ([]meta.DeadObject, error)
 	ForgetDead(ctx context.Context, keys ...string) error
+	DeferDead(ctx context.Context, by time.Duration, keys ...string) error
 }
 
 // Options of New; the zero value is useful.

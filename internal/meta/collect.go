@@ -46,9 +46,27 @@ func (db *DB) DeadObjects(ctx context.Context, before time.Time, n int) ([]DeadO
 
 // ForgetDead drops the notes of dead objects whose bytes are gone.
 func (db *DB) ForgetDead(ctx context.Context, keys ...string) error {
+	return db.eachDead(ctx, keys, func(t *tx, key string) error {
+		_, err := t.exec(`DELETE FROM dead_objects WHERE key = $1`, key)
+		return err
+	})
+}
+
+// DeferDead puts off dead objects whose bytes could not be deleted.
+func (db *DB) DeferDead(ctx context.Context, by time.Duration, keys ...string) error {
+	return db.eachDead(ctx, keys, func(t *tx, key string) error {
+		_, err := t.exec(`UPDATE dead_objects SET delete_at = $2 WHERE key = $1`, key, db.millis()+by.Milliseconds())
+		return err
+	})
+}
+
+func (db *DB) eachDead(ctx context.Context, keys []string, fn func(*tx, string) error) error {
+	if len(keys) == 0 {
+		return nil
+	}
 	return db.hint(ctx, func(t *tx) error {
 		for _, key := range keys {
-			if _, err := t.exec(`DELETE FROM dead_objects WHERE key = $1`, key); err != nil {
+			if err := fn(t, key); err != nil {
 				return err
 			}
 		}

@@ -152,10 +152,15 @@ var deadCases = []testCase{
 		if e.ok(err); !slices.Equal(keysOf(list), want[1:2]) {
 			e.Errorf("dead until then are %v, want %v", keysOf(list), want[1:2])
 		}
+		e.ok(e.db.DeferDead(e.Context(), time.Hour, want[1], "absent"))
+		e.wantDead(want[2:]...)
+		e.clock.move(time.Hour)
+		e.wantDead(append(slices.Clone(want[2:]), want[1])...)
 	}},
 	{"dead/nothing", func(e *env) {
 		e.wantDead()
 		e.ok(e.db.ForgetDead(e.Context()))
+		e.ok(e.db.DeferDead(e.Context(), time.Hour))
 	}},
 	{"dead/a cancelled context", func(e *env) {
 		ctx, cancel := context.WithCancel(e.Context())
