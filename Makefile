@@ -6,7 +6,7 @@ FUZZTIME    ?= 10s
 CONFORMANCE ?=
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: help run check test clients acceptance bench fuzz conformance
+.PHONY: help run lint packages check test clients acceptance bench fuzz conformance
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 13
@@ -14,15 +14,19 @@ help: ## what there is
 run: ## serve on 127.0.0.1:5000, data in ./berth-data
 	go run ./cmd/berth serve
 
-check: ## format, vet, staticcheck, tests with the race detector
+lint:
 	scripts/install-test-tools check
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:" $$unformatted >&2; exit 1; }
 	for module in . test bench; do (cd $$module && go vet ./... && staticcheck ./...) || exit 1; done
-	CGO_ENABLED=1 go test -race ./...
 
-test: ## all tests: those of the packages, real clients, kills, restarts, load
-	go test ./...
-	$(MAKE) --no-print-directory clients
+packages:
+	scripts/install-test-tools check
+	CGO_ENABLED=1 go test -race ./...
+	cd bench && go test ./...
+
+check: lint packages ## format, vet, staticcheck, and the packages' tests with the race detector
+
+test: packages clients ## all tests: of the packages, with real clients, kills, restarts, full disks, load
 
 # The second half of test. One folder mode, so that the table of clients shows.
 clients:

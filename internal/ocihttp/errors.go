@@ -32,7 +32,7 @@ var forms = [registry.Codes]form{
 	registry.UploadInvalid:       {400, "BLOB_UPLOAD_INVALID", "blob upload invalid", ""},
 	registry.UploadUnknown:       {404, "BLOB_UPLOAD_UNKNOWN", "upload session unknown to this repository; start a new one", ""},
 	registry.DigestInvalid:       {400, "DIGEST_INVALID", "digest malformed, not supported, or not that of the content", ""},
-	registry.ManifestBlobUnknown: {404, "MANIFEST_BLOB_UNKNOWN", "the manifest references content that this repository does not have; push it first", ""},
+	registry.ManifestBlobUnknown: {400, "MANIFEST_BLOB_UNKNOWN", "the manifest references content that this repository does not have; push it first", ""},
 	registry.ManifestInvalid:     {400, "MANIFEST_INVALID", "manifest invalid", ""},
 	registry.ManifestUnknown:     {404, "MANIFEST_UNKNOWN", "manifest unknown to this repository", ""},
 	registry.ManifestTooLarge:    {413, "SIZE_INVALID", "manifest too large", ""},

@@ -160,7 +160,7 @@ func TestManifestPush(t *testing.T) {
 	put := func(ref, content, mediaType string) *answer {
 		return s.do("PUT", "/v2/a/manifests/"+ref, strings.NewReader(content), "Content-Type", mediaType)
 	}
-	missing := put("v1", m, oci.MediaTypeImage).fails(404, "MANIFEST_BLOB_UNKNOWN")
+	missing := put("v1", m, oci.MediaTypeImage).fails(400, "MANIFEST_BLOB_UNKNOWN")
 	if !strings.Contains(missing.body, string(digestOf("config"))) {
 		t.Errorf("the missing blob is not named: %s", missing.body)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/registry"
@@ -196,10 +197,12 @@ func (x *exchange) uploadFailed(up registry.Upload, err error) error {
 }
 
 // setUpload sets a session's Location and Range. The last byte of nothing is
-// written 0, as clients expect; the form has no better.
+// written 0, as clients expect; the form has no better, so that the exact number
+// of bytes stands beside it.
 func (x *exchange) setUpload(up registry.Upload) {
 	x.set("Location", "/v2/"+x.req.repo+"/blobs/uploads/"+up.ID())
 	x.set("Range", fmt.Sprintf("0-%d", max(up.Offset()-1, 0)))
+	x.set("Upload-Offset", strconv.FormatInt(up.Offset(), 10))
 }
 
 func (x *exchange) blobCreated(desc oci.Descriptor) error {

@@ -15,6 +15,10 @@ import (
 // between being hashed and being written.
 const bufferSize = 64 << 10
 
+// startEvery is how many bytes come together before the disk is told to write
+// them: a large object is then nearly on the disk when its last byte comes.
+const startEvery = 8 << 20
+
 // Create begins an object; its file appears with the first bytes.
 func (s *Store) Create(_ context.Context, key string) (blob.State, error) {
 	return blob.State{}, blob.CheckKey(key)
@@ -32,7 +36,7 @@ func (s *Store) Append(ctx context.Context, key string, st blob.State, r io.Read
 		return st, err
 	}
 	defer f.Close()
-	n, readErr, err := s.copyFrom(ctx, f, r)
+	n, readErr, err := s.copyFrom(ctx, f, st.Size, r)
 	if err == nil {
 		err = s.persist(f, dir, st.Size == 0)
 	}
@@ -114,9 +118,10 @@ func cutTo(f *os.File, size int64) (cut bool, err error) {
 
 // copyFrom is io.Copy that tells a failing source from a failing file. It
 // fills its buffer before it writes: a network brings a few kilobytes at a time.
-func (s *Store) copyFrom(ctx context.Context, f *os.File, r io.Reader) (n int64, readErr, err error) {
+func (s *Store) copyFrom(ctx context.Context, f *os.File, off int64, r io.Reader) (n int64, readErr, err error) {
 	buf := s.buffers.Get().(*[bufferSize]byte)
 	defer s.buffers.Put(buf)
+	started := int64(0) // what the disk was told to write already
 	for readErr == nil {
 		var m int
 		m, readErr = fill(r, buf[:])
@@ -127,6 +132,10 @@ func (s *Store) copyFrom(ctx context.Context, f *os.File, r io.Reader) (n int64,
 		n += int64(written)
 		if err != nil {
 			return n, readErr, err
+		}
+		if n-started >= startEvery {
+			disk.StartWriting(f, off+started, n-started)
+			started = n
 		}
 	}
 	if readErr == io.EOF {
