@@ -35,7 +35,7 @@ func newLimitServer(root string) (*limitServer, error) {
 		}
 	}
 	s := &limitServer{root: root}
-	s.buffers.New = func() any { b := make([]byte, 256<<10); return &b }
+	s.buffers.New = func() any { b := make([]byte, 32<<10); return &b }
 	return s, nil
 }
 
