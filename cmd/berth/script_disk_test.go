@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -48,13 +47,7 @@ func push(ts *testscript.TestScript, method, path, contentType string, content [
 	req, err := http.NewRequest(method, stateOf(ts).server.url+path, bytes.NewReader(content))
 	ts.Check(err)
 	req.Header.Set("Content-Type", contentType)
-	client := newClient()
-	defer client.CloseIdleConnections()
-	resp, err := client.Do(req)
-	ts.Check(err)
-	defer resp.Body.Close()
-	_, err = io.Copy(ts.Stdout(), resp.Body)
-	ts.Check(err)
+	resp := roundTrip(ts, req)
 	if strconv.Itoa(resp.StatusCode) != want {
 		ts.Fatalf("%s %s: %s, not %s", method, path, resp.Status, want)
 	}

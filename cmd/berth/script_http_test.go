@@ -41,13 +41,7 @@ func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if user, password, ok := strings.Cut(login, ":"); ok {
 		req.SetBasicAuth(user, password)
 	}
-	client := newClient()
-	defer client.CloseIdleConnections()
-	resp, err := client.Do(req)
-	ts.Check(err)
-	defer resp.Body.Close()
-	_, err = io.Copy(ts.Stdout(), resp.Body)
-	ts.Check(err)
+	resp := roundTrip(ts, req)
 	fmt.Fprintf(ts.Stderr(), "protocol %s\n", resp.Proto)
 	if resp.TLS != nil {
 		fmt.Fprintf(ts.Stderr(), "certificate of %s\n", resp.TLS.PeerCertificates[0].Subject.CommonName)
@@ -124,4 +118,17 @@ func userCommand(ts *testscript.TestScript, neg bool, args []string) {
 	_, err = fmt.Fprintf(f, "%s:%s\n", args[1], hash)
 	ts.Check(err)
 	ts.Check(f.Close())
+}
+
+// roundTrip sends a request on a connection of its own and prints the body of
+// the answer, which it has closed.
+func roundTrip(ts *testscript.TestScript, req *http.Request) *http.Response {
+	client := newClient()
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	_, err = io.Copy(ts.Stdout(), resp.Body)
+	ts.Check(err)
+	return resp
 }

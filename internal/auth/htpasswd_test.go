@@ -59,7 +59,7 @@ func logIn(t *testing.T, h *Htpasswd, user, password string) bool {
 	if err != nil && !errors.Is(err, ErrCredentials) {
 		t.Fatal(err)
 	}
-	if want := (Identity{Name: user}); err == nil && id != want || err != nil && !id.Anonymous() {
+	if want := (Identity{Name: user}); err == nil && id != want || err != nil && id != (Identity{}) {
 		t.Errorf("identity %+v, error %v", id, err)
 	}
 	return err == nil

@@ -6,6 +6,3 @@ package auth
 type Identity struct {
 	Name string
 }
-
-// Anonymous reports whether the caller presented no credentials.
-func (id Identity) Anonymous() bool { return id == Identity{} }
