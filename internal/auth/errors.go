@@ -2,7 +2,23 @@ package auth
 
 import "errors"
 
-// ErrCredentials is matched by errors about absent or wrong credentials. Which
-// of the two a caller is told is the front's decision; that a name exists is
-// told to nobody.
-var ErrCredentials = errors.New("log-in required")
+// What is wrong with credentials, for errors.Is. ErrCredentials is matched by
+// all of them. That a name exists is told to nobody.
+var (
+	ErrCredentials = errors.New("log-in required")
+	// ErrInvalidToken: a token that is malformed, forged, expired or revoked.
+	ErrInvalidToken = errorUnder(ErrCredentials, "invalid token")
+	// ErrInsufficientScope: a good token that was not asked for this.
+	ErrInsufficientScope = errorUnder(ErrCredentials, "insufficient scope")
+)
+
+// errorUnder is a sentinel that also is its parent.
+func errorUnder(parent error, text string) error { return &subError{parent, text} }
+
+type subError struct {
+	parent error
+	text   string
+}
+
+func (e *subError) Error() string { return e.text }
+func (e *subError) Unwrap() error { return e.parent }

@@ -2,7 +2,20 @@
 // that is decided by checks around the registry.
 package auth
 
-// Identity is an authenticated caller; the zero value is the anonymous one.
+import "github.com/berth-registry/berth/internal/access"
+
+// Identity is the caller of one request; the zero value is an anonymous one.
 type Identity struct {
-	Name string
+	access.Principal
+	// Scopes bound what the caller's token is good for. nil: it came without a
+	// token, and nothing is bound. Empty: good for nothing but log-in.
+	Scopes *[]Scope
+}
+
+// Scope is one resource that a token is asked for, and what may be done with
+// it: repository:acme/app:pull,push.
+type Scope struct {
+	Type    string   `json:"type"`
+	Name    string   `json:"name"`
+	Actions []string `json:"actions"`
 }

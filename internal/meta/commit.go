@@ -47,8 +47,9 @@ type write struct {
 
 // tx is the transaction that a write runs in.
 type tx struct {
-	ctx context.Context
-	w   *writer
+	ctx    context.Context
+	w      *writer
+	raised *int64 // the generation, where this transaction raised it
 }
 
 // startWriter takes over the one connection of pool. path is the database's.

@@ -22,11 +22,14 @@ import (
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/berth-registry/berth/internal/access"
 )
 
 // Errors for errors.Is.
 var (
-	ErrNotFound     = errors.New("not found")
+	ErrNotFound     = access.ErrNotFound
+	ErrExists       = access.ErrExists
 	ErrNoRepository = errors.New("repository not found")
 	ErrLeased       = errors.New("upload session is in use by another writer")
 	ErrFull         = errors.New("no space left for metadata")
@@ -58,6 +61,7 @@ type DB struct {
 	owner  string     // this process in leases
 	shared bool
 	leases sync.Map // of upload ids, where the database is not shared
+	gen    generation
 	now    func() time.Time
 }
 
@@ -95,8 +99,10 @@ func (db *DB) open(ctx context.Context, o Options) (err error) {
 	db.read.SetMaxOpenConns(readers)
 	db.read.SetMaxIdleConns(readers)
 	db.stmts.prepare = db.read.PrepareContext
-	db.writer, err = startWriter(ctx, db.write, o.Path)
-	return err
+	if db.writer, err = startWriter(ctx, db.write, o.Path); err != nil {
+		return err
+	}
+	return db.readGeneration(ctx)
 }
 
 // dsn holds the settings of every connection. SQLite itself syncs only what a
@@ -202,6 +208,8 @@ func classify(err error) error {
 		return ErrNotFound
 	case errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL:
 		return fmt.Errorf("%w: %w", ErrFull, err)
+	case errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY):
+		return fmt.Errorf("%w: %w", ErrExists, err)
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/berth-registry/berth/internal/oci"
 )
@@ -59,6 +60,15 @@ type Error struct {
 	Repo   string
 	Detail any
 	Err    error
+	// Limit is what was exceeded, of TooManyRequests.
+	Limit *Limit
+}
+
+// Limit is a bound that an operation exceeded.
+type Limit struct {
+	Amount     int64         // that is allowed within any period of Window
+	Window     time.Duration // 0: not of a rate
+	RetryAfter time.Duration // until the operation would be let pass
 }
 
 // Errorf is an error of the given code whose detail is the formatted text.

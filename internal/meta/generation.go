@@ -1,0 +1,88 @@
+package meta
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// generationAge is how old the number may be that other processes raise.
+const generationAge = 500 * time.Millisecond
+
+// generation is the newest access generation that this process knows.
+type generation struct {
+	value atomic.Int64
+	asked atomic.Int64 // when the database was last asked, in its milliseconds
+	mu    sync.Mutex   // held while asking
+}
+
+// Generation is raised by every change that access depends on: what was read
+// after asking for it holds while it stays the same. Changes of this process
+// show at once, those of others within half a second.
+func (db *DB) Generation(ctx context.Context) (int64, error) {
+	if db.shared && db.stale() {
+		db.gen.mu.Lock()
+		defer db.gen.mu.Unlock()
+		if db.stale() {
+			if err := db.readGeneration(ctx); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return db.gen.value.Load(), nil
+}
+
+func (db *DB) stale() bool {
+	age := db.millis() - db.gen.asked.Load()
+	return age < 0 || age >= generationAge.Milliseconds()
+}
+
+func (db *DB) readGeneration(ctx context.Context) error {
+	asked := db.millis()
+	var value int64
+	if err := db.queryRow(ctx, `SELECT value FROM access_generation WHERE id = 1`).Scan(&value); err != nil {
+		return err
+	}
+	db.gen.raise(value)
+	db.gen.asked.Store(asked)
+	return nil
+}
+
+// raise never goes back: an answer may be older than a change made meanwhile.
+func (g *generation) raise(value int64) {
+	for have := g.value.Load(); have < value; have = g.value.Load() {
+		if g.value.CompareAndSwap(have, value) {
+			return
+		}
+	}
+}
+
+// change is update for what access depends on. fn calls t.raise when it has
+// changed something; this process sees it when change returns.
+func (db *DB) change(ctx context.Context, fn func(*tx) error) error {
+	var raised *int64
+	err := db.update(ctx, func(t *tx) error {
+		t.raised = nil
+		err := fn(t)
+		raised = t.raised
+		return err
+	})
+	if err == nil && raised != nil {
+		db.gen.raise(*raised)
+	}
+	return err
+}
+
+// raise raises the generation with this transaction. Only within change.
+func (t *tx) raise() error {
+	if t.raised != nil {
+		return nil
+	}
+	var value int64
+	if err := t.queryRow(`UPDATE access_generation SET value = value + 1 WHERE id = 1 RETURNING value`).Scan(&value); err != nil {
+		return err
+	}
+	t.raised = &value
+	return nil
+}
