@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/registry"
@@ -36,6 +38,7 @@ var forms = [registry.Codes]form{
 	registry.ManifestInvalid:     {400, "MANIFEST_INVALID", "manifest invalid", ""},
 	registry.ManifestUnknown:     {404, "MANIFEST_UNKNOWN", "manifest unknown to this repository", ""},
 	registry.ManifestTooLarge:    {413, "SIZE_INVALID", "manifest too large", ""},
+	registry.BlobTooLarge:        {413, "SIZE_INVALID", "blob too large", ""},
 	registry.NameInvalid:         {400, "NAME_INVALID", "repository name invalid", ""},
 	registry.NameUnknown:         {404, "NAME_UNKNOWN", "repository name not known to this registry", ""},
 	registry.TagInvalid:          {400, "NAME_INVALID", "tag invalid", ""},
@@ -102,12 +105,15 @@ func (x *exchange) describe(err error) (status int, entries []entry) {
 	f := &forms[code]
 	switch code {
 	case registry.Unauthorized:
-		x.set("Www-Authenticate", x.h.Challenge)
+		x.set("Www-Authenticate", x.h.Challenge(x.r, x.scope(), err))
 	case registry.Unsupported:
 		x.set("Allow", allowed(x.req.kind, methodOf(x.r.Method)))
 	}
 	if f.retry != "" {
 		x.set("Retry-After", f.retry)
+	}
+	if coded := (*registry.Error)(nil); errors.As(err, &coded) && coded.Limit != nil {
+		x.setLimit(coded.Limit)
 	}
 	detail := x.detail(code, err)
 	missing, ok := detail.([]oci.Digest)
@@ -118,6 +124,27 @@ func (x *exchange) describe(err error) (status int, entries []entry) {
 		entries = append(entries, entry{f.code, f.message, map[string]any{"digest": d}})
 	}
 	return f.status, entries
+}
+
+// setLimit says what was exceeded and when to come back, in whole seconds.
+func (x *exchange) setLimit(l *registry.Limit) {
+	wait := strconv.FormatInt(int64((l.RetryAfter+time.Second-1)/time.Second), 10)
+	x.set("Retry-After", wait)
+	if l.Window == 0 {
+		return
+	}
+	x.set("Ratelimit-Limit", strconv.FormatInt(l.Amount, 10))
+	x.set("Ratelimit-Remaining", "0")
+	x.set("Ratelimit-Reset", wait)
+	x.set("Ratelimit-Policy", fmt.Sprintf("%d;w=%d", l.Amount, int64(l.Window/time.Second)))
+}
+
+// Status is the HTTP status of an error's code.
+func Status(c registry.Code) int {
+	if c >= registry.Codes {
+		c = registry.Internal
+	}
+	return forms[c].status
 }
 
 // detail is what a client is told beyond the message. Where a hidden thing

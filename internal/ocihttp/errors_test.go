@@ -11,7 +11,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/ocihttp"
@@ -128,18 +130,32 @@ func TestRequestID(t *testing.T) {
 func TestIdentity(t *testing.T) {
 	var opened auth.Identity
 	s := newServer(t, func(o *ocihttp.Options) {
-		o.Challenge = `Bearer realm="https://x/token"`
+		o.Challenge = func(_ *http.Request, scope string, _ error) string { return "Bearer scope=" + scope }
 		o.Identify = func(r *http.Request) (auth.Identity, error) {
 			name, password, _ := r.BasicAuth()
 			if password != "right" {
 				return auth.Identity{}, registry.Errorf(registry.Unauthorized, "", "wrong password")
 			}
-			return auth.Identity{Name: name}, nil
+			return auth.Identity{Principal: access.Principal{Kind: access.User, Name: name}}, nil
 		}
 		open := o.Open
 		o.Open = func(id auth.Identity) registry.Registry { opened = id; return open(id) }
 	})
-	s.get("/v2/").fails(401, "UNAUTHORIZED").wants(401, "Www-Authenticate", `Bearer realm="https://x/token"`)
+	for _, c := range [][3]string{
+		{"GET", "/v2/", ""},
+		{"GET", "/v2/_catalog", "registry:catalog:*"},
+		{"HEAD", "/v2/a/b/manifests/v1", "repository:a/b:pull"},
+		{"GET", "/v2/a/b/tags/list", "repository:a/b:pull"},
+		{"PUT", "/v2/a/b/manifests/v1", "repository:a/b:pull,push"},
+		{"DELETE", "/v2/a/b/manifests/v1", "repository:a/b:delete"},
+		{"POST", "/v2/a/b/blobs/uploads/", "repository:a/b:pull,push"},
+		{"POST", "/v2/a/b/blobs/uploads/?from=c/d&mount=" + string(oci.SHA256.FromBytes(nil)), "repository:a/b:pull,push repository:c/d:pull"},
+		{"POST", "/v2/a/b/blobs/uploads/?from=%22bad&mount=" + string(oci.SHA256.FromBytes(nil)), "repository:a/b:pull,push"},
+		{"PATCH", "/v2/a/b/blobs/uploads/x", "repository:a/b:pull,push"},
+	} {
+		s.do(c[0], c[1], nil).wants(401, "Www-Authenticate", "Bearer scope="+c[2])
+	}
+	s.get("/v2/").fails(401, "UNAUTHORIZED")
 	s.get("/v2/_catalog?secret=inquery", "Authorization", "Basic YW5uOnJpZ2h0").wants(200)
 	if opened.Name != "ann" {
 		t.Errorf("the registry was opened for %+v", opened)
@@ -149,7 +165,7 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("the log holds %q", secret)
 		}
 	}
-	if !strings.Contains(s.log.String(), `"identity":"ann"`) {
+	if !strings.Contains(s.log.String(), `"identity":"user:ann"`) {
 		t.Error("the log does not name the caller")
 	}
 }
@@ -166,5 +182,26 @@ func TestPanicIsA500(t *testing.T) {
 		if !strings.Contains(s.log.String(), want) {
 			t.Errorf("the log lacks %q", want)
 		}
+	}
+}
+
+// TestLimits: a refusal says how much is allowed and when to come back, in
+// whole seconds that are enough.
+func TestLimits(t *testing.T) {
+	limit := &registry.Limit{Amount: 100, Window: time.Minute, RetryAfter: 1500 * time.Millisecond}
+	s := newServer(t, func(o *ocihttp.Options) {
+		open := o.Open
+		o.Open = func(id auth.Identity) registry.Registry {
+			return registry.Guard(open(id), func(context.Context, registry.Op) error {
+				return &registry.Error{Code: registry.TooManyRequests, Limit: limit}
+			})
+		}
+	})
+	a := s.get("/v2/a/tags/list").fails(429, "TOOMANYREQUESTS")
+	for key, want := range map[string]string{
+		"Retry-After": "2", "Ratelimit-Limit": "100", "Ratelimit-Remaining": "0",
+		"Ratelimit-Reset": "2", "Ratelimit-Policy": "100;w=60",
+	} {
+		a.wants(429, key, want)
 	}
 }

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"strconv"
 	"time"
 
+	"github.com/berth-registry/berth/internal/access"
+	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/registry"
 )
@@ -78,6 +81,7 @@ func (x *exchange) serve() (err error) {
 	if x.id, err = x.h.Identify(x.r); err != nil {
 		return err
 	}
+	x.ctx = audit.WithCaller(x.ctx, x.caller())
 	x.reg = x.h.Open(x.id)
 	return handle(x)
 }
@@ -139,7 +143,28 @@ func (x *exchange) respondBytes(status int, contentType string, content []byte) 
 	return x.write(content)
 }
 
+// caller is for whom the request runs, as trails show it.
+func (x *exchange) caller() *audit.Caller {
+	return &audit.Caller{
+		Owner: x.id.Owner(), Identity: x.id.String(), Key: x.id.KeyID,
+		Request: x.requestID, Address: hostOf(x.r.RemoteAddr), Agent: x.r.UserAgent(),
+	}
+}
+
+// hostOf is an address without its port.
+func hostOf(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
+}
+
+// ping is how clients find out whether they have to log in, and whether they
+// are: an anonymous token is enough, no token is not.
 func (x *exchange) ping() error {
+	if x.id.Kind == access.Anonymous && x.id.Scopes == nil {
+		return &registry.Error{Code: registry.Unauthorized}
+	}
 	return x.respondBytes(http.StatusOK, "application/json", []byte("{}"))
 }
 
@@ -210,7 +235,7 @@ func (x *exchange) log(err error) {
 		slog.String("request_id", x.requestID),
 		slog.String("remote", x.r.RemoteAddr),
 		slog.String("agent", clip(x.r.UserAgent(), 128)),
-		slog.String("identity", x.id.Name),
+		slog.String("identity", x.id.String()),
 	)
 	if x.body != nil {
 		attrs = append(attrs, slog.Int64("received", x.body.n))

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/registry"
 )
@@ -31,11 +32,12 @@ type Options struct {
 	// Open gives the registry as the caller may see it. Required. It is called
 	// once a request, so it must be cheap.
 	Open func(auth.Identity) registry.Registry
-	// Identify says who sent the request; nil: everybody is anonymous. An error
-	// answers the request, one with the code Unauthorized by 401.
+	// Identify says who sent the request; nil: it asks nobody, everybody is
+	// local. An error answers the request, one with the code Unauthorized by 401.
 	Identify func(*http.Request) (auth.Identity, error)
-	// Challenge is the WWW-Authenticate value of a 401; "": Basic realm="Berth".
-	Challenge string
+	// Challenge is the WWW-Authenticate value of a 401, for a request that needs
+	// scope ("" for none). nil: Basic realm="Berth".
+	Challenge func(r *http.Request, scope string, err error) string
 	// Log gets one line a request; nil: none.
 	Log *slog.Logger
 	// BodyIdle cuts off a request body that brings nothing for so long; its
@@ -55,10 +57,12 @@ type handler struct{ Options }
 // WriteTimeout: the handler sets these deadlines itself.
 func New(o Options) http.Handler {
 	if o.Identify == nil {
-		o.Identify = func(*http.Request) (auth.Identity, error) { return auth.Identity{}, nil }
+		o.Identify = func(*http.Request) (auth.Identity, error) {
+			return auth.Identity{Principal: access.Principal{Kind: access.Local}}, nil
+		}
 	}
-	if o.Challenge == "" {
-		o.Challenge = `Basic realm="Berth"`
+	if o.Challenge == nil {
+		o.Challenge = func(*http.Request, string, error) string { return `Basic realm="Berth"` }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

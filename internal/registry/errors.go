@@ -23,6 +23,7 @@ const (
 	ManifestInvalid
 	ManifestUnknown
 	ManifestTooLarge
+	BlobTooLarge
 	NameInvalid
 	NameUnknown
 	TagInvalid
@@ -41,7 +42,7 @@ const (
 var codeNames = [Codes]string{
 	"internal error", "blob unknown", "blob upload invalid", "blob upload unknown",
 	"digest invalid", "manifest references unknown content", "manifest invalid",
-	"manifest unknown", "manifest too large", "repository name invalid", "repository name unknown",
+	"manifest unknown", "manifest too large", "blob too large", "repository name invalid", "repository name unknown",
 	"tag invalid", "size invalid", "range invalid", "authentication required", "access denied",
 	"still referenced", "unsupported", "too many requests", "insufficient storage", "temporarily unavailable",
 }
