@@ -5,27 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
-
-	"github.com/berth-registry/berth/internal/config"
 )
 
-// allowListen refuses to offer a registry without credentials to a network.
-func allowListen(c *config.Config) error {
-	host, _, err := net.SplitHostPort(c.Listen)
+// isLoopback reports whether only this machine reaches host:port.
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return fmt.Errorf("listen: %q is not host:port: %w", c.Listen, err)
+		host = addr
 	}
-	if c.Auth.Htpasswd != "" || c.InsecureAnonymous || isLoopback(host) {
-		return nil
-	}
-	return fmt.Errorf("listening on %s would let everyone who reaches it push and delete: "+
-		"configure credentials (auth.htpasswd: FILE), or listen on 127.0.0.1, "+
-		"or say --insecure-anonymous if that is what you want", c.Listen)
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
+	ip := net.ParseIP(strings.Trim(host, "[]"))
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 

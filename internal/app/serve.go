@@ -4,7 +4,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -38,9 +37,6 @@ type Streams struct{ Out, Err io.Writer }
 func Serve(ctx context.Context, c *config.Config, s Streams) error {
 	log, err := newLog(c, s.Err)
 	if err != nil {
-		return err
-	}
-	if err := allowListen(c); err != nil {
 		return err
 	}
 	st, err := openStore(ctx, c)
@@ -83,19 +79,6 @@ func newFront(c *config.Config, r registry.Registry, log *slog.Logger) (http.Han
 		Open:     func(auth.Identity) registry.Registry { return registry.Guard(r) },
 		Log:      log,
 		BodyIdle: c.HTTP.BodyIdle,
-	}
-	if c.Auth.Htpasswd != "" {
-		users, err := auth.OpenHtpasswd(c.Auth.Htpasswd, log)
-		if err != nil {
-			return nil, err
-		}
-		o.Identify = func(r *http.Request) (auth.Identity, error) {
-			id, err := users.Authenticate(r)
-			if errors.Is(err, auth.ErrCredentials) {
-				err = &registry.Error{Code: registry.Unauthorized, Detail: "log in with a user of this registry: docker login HOST", Err: err}
-			}
-			return id, err
-		}
 	}
 	return ocihttp.New(o), nil
 }

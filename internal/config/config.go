@@ -6,6 +6,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"time"
 )
@@ -14,20 +15,57 @@ import (
 // valid and is not changed any more.
 type Config struct {
 	Listen            string // host:port
+	URL, OtherURLs    string // see URLs
 	Data              string // folder
 	TLS               struct{ Cert, Key string }
 	InsecureAnonymous bool
+	ReadOnly          bool
 	Metadata          struct{ SQLite struct{ Path string } }
 	Storage           struct{ Folder struct{ Path string } }
-	Auth              struct{ Htpasswd string } // "": no log-in
-	Log               struct{ Level, Format string }
-	Uploads           struct{ Expire time.Duration }
-	GC                struct{ Interval, UnreferencedAfter time.Duration }
-	Shutdown          struct{ Grace time.Duration }
-	HTTP              struct{ BodyIdle time.Duration }
-	Repositories      []Repository
+	Auth              Auth
+	Projects          struct {
+		Newcomers string
+		Retention time.Duration
+	}
+	Audit    struct{ Retention time.Duration }
+	Log      struct{ Level, Format string }
+	Uploads  struct{ Expire time.Duration }
+	GC       struct{ Interval, UnreferencedAfter time.Duration }
+	Shutdown struct{ Grace time.Duration }
+	HTTP     struct {
+		BodyIdle       time.Duration
+		TrustedProxies string // see Config.TrustedProxies
+	}
+	Repositories []Repository
 
 	origins map[string]string // key path → where its value came from; absent: the default
+}
+
+// Auth is how callers prove who they are.
+type Auth struct {
+	Mode                  string
+	TokenTTL, KeyRotation time.Duration
+	RefreshTokens         bool
+	RefreshTTL            time.Duration
+	OIDC                  struct {
+		Issuer, ClientID, ClientSecretFile string // no issuer: no such log-in
+		NameClaim, GroupsClaim             string
+	}
+}
+
+// URLs are the addresses that clients use, the main one first.
+func (c *Config) URLs() []string {
+	return append(list(c.URL), list(c.OtherURLs)...)
+}
+
+// TrustedProxies are the networks whose word on a client's address is taken.
+func (c *Config) TrustedProxies() (networks []netip.Prefix) {
+	for _, s := range list(c.HTTP.TrustedProxies) {
+		if p, err := parseNetwork(s); err == nil { // always: Load has checked it
+			networks = append(networks, p)
+		}
+	}
+	return networks
 }
 
 // Repository is what holds for the repositories whose names match.
@@ -111,6 +149,15 @@ func (l *loader) finish() (*Config, error) {
 	c := l.config
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		l.problem("tls.cert and tls.key belong together: set both or neither")
+	}
+	if (c.Auth.OIDC.Issuer == "") != (c.Auth.OIDC.ClientID == "") {
+		l.problem("auth.oidc.issuer and auth.oidc.client_id belong together: set both or neither")
+	}
+	if c.OtherURLs != "" && c.URL == "" {
+		l.problem("other_urls needs url, the address that clients mostly use")
+	}
+	if c.InsecureAnonymous && c.Auth.Mode == "required" {
+		l.problem("insecure_anonymous and auth.mode: required contradict each other: keep one")
 	}
 	if len(l.problems) > 0 {
 		return nil, errors.Join(l.problems...)

@@ -36,6 +36,11 @@ func TestDefaults(t *testing.T) {
 	want.Data = "./berth-data"
 	want.Metadata.SQLite.Path = "berth-data/berth.db"
 	want.Storage.Folder.Path = "berth-data/blobs"
+	want.Auth.Mode = "auto"
+	want.Auth.TokenTTL, want.Auth.KeyRotation, want.Auth.RefreshTTL = 5*time.Minute, 30*24*time.Hour, 90*24*time.Hour
+	want.Auth.OIDC.NameClaim, want.Auth.OIDC.GroupsClaim = "preferred_username", "groups"
+	want.Projects.Newcomers, want.Projects.Retention = "closed", 7*24*time.Hour
+	want.Audit.Retention = 90 * 24 * time.Hour
 	want.Log.Level, want.Log.Format = "info", "text"
 	want.Uploads.Expire = 168 * time.Hour
 	want.GC.Interval, want.GC.UnreferencedAfter = time.Minute, 24*time.Hour
@@ -66,18 +71,24 @@ func TestPrecedence(t *testing.T) {
 // its default.
 func TestEveryKey(t *testing.T) {
 	other := map[kind]string{text: "else", boolean: "true", duration: "36h"}
-	special := map[string]string{"listen": "[::1]:0", "log.level": "debug", "log.format": "json"}
+	special := map[string]string{
+		"listen": "[::1]:0", "log.level": "debug", "log.format": "json",
+		"url": "https://r.test/x", "other_urls": "http://a:5000,https://b", "auth.mode": "required",
+		"auth.oidc.issuer": "https://id", "projects.newcomers": "claim", "http.trusted_proxies": "10.0.0.0/8, ::1",
+	}
+	// Keys that others have to stand beside.
+	beside := map[string][]string{
+		"tls.cert": {"BERTH_TLS_KEY=else"}, "tls.key": {"BERTH_TLS_CERT=else"},
+		"auth.oidc.issuer": {"BERTH_AUTH_OIDC_CLIENT_ID=x"}, "auth.oidc.client_id": {"BERTH_AUTH_OIDC_ISSUER=https://x"},
+		"other_urls": {"BERTH_URL=https://x"},
+	}
 	for _, k := range keys {
 		t.Run(k.path, func(t *testing.T) {
 			value := special[k.path]
 			if value == "" {
 				value = other[k.kind]
 			}
-			environ := []string{k.env() + "=" + value}
-			if strings.HasPrefix(k.path, "tls.") {
-				environ = append(environ, "BERTH_TLS_CERT=else", "BERTH_TLS_KEY=else")
-			}
-			c := load(t, Sources{Environ: environ})
+			c := load(t, Sources{Environ: append(beside[k.path], k.env()+"="+value)})
 			if got := k.get(c); got != value {
 				t.Fatalf("%s=%s gives %q", k.env(), value, got)
 			}
@@ -106,7 +117,13 @@ func TestFileProblems(t *testing.T) {
 	}{
 		{"unknown", "lisen: :1\n", []string{`:1:1: unknown key "lisen"; did you mean "listen"?`}},
 		{"unknown below", "tls:\n  crt: x\n", []string{`:2:3: unknown key "tls.crt"; did you mean "tls.cert"?`}},
-		{"too high", "htpaswd: x\n", []string{`:1:1: unknown key "htpaswd"; did you mean "auth.htpasswd"?`}},
+		{"too high", "token_ttll: x\n", []string{`:1:1: unknown key "token_ttll"; did you mean "auth.token_ttl"?`}},
+		{"moved", "auth:\n  htpasswd: x\n", []string{`:2:3: the key auth.htpasswd is gone; Berth keeps users itself now`}},
+		{"network", "http:\n  trusted_proxies: 10.0.0.0/8, home\n", []string{`must be an address or a network such as 10.0.0.0/8, not "home"`}},
+		{"URL", "url: registry.example.com\n", []string{`must be an address such as https://registry.example.com`}},
+		{"URL with a quote", `url: 'https://x/"'` + "\n", []string{`must be an address such as`}},
+		{"half a provider", "auth:\n  oidc:\n    issuer: https://id\n", []string{`auth.oidc.issuer and auth.oidc.client_id belong together`}},
+		{"open and shut", "insecure_anonymous: true\nauth:\n  mode: required\n", []string{`contradict each other`}},
 		{"hyphen", "gc:\n  unreferenced-after: 1h\n", []string{`:2:3: unknown key "gc.unreferenced-after"; did you mean "gc.unreferenced_after"?`}},
 		{"unknown in a rule", "repositories:\n  - match: a\n    sparse: true\n", []string{`:3:5: unknown key "repositories.sparse"; did you mean "repositories.sparse_manifests"?`}},
 		{"all at once", "lisen: x\ngc: {intervall: 1m}\n", []string{`:1:1: unknown key "lisen"`, `:2:6: unknown key "gc.intervall"; did you mean "gc.interval"?`}},

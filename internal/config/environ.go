@@ -8,6 +8,9 @@ import (
 
 const envPrefix = "BERTH_"
 
+// clientVariables say which server the other commands talk to, and how.
+var clientVariables = []string{"BERTH_SERVER", "BERTH_KEY"}
+
 // readEnviron takes the BERTH_ variables. An empty one counts as not set.
 func (l *loader) readEnviron(environ []string) {
 	byName := make(map[string]*key, len(keys))
@@ -18,7 +21,7 @@ func (l *loader) readEnviron(environ []string) {
 	}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, envPrefix) || fromKubernetes(name, value) {
+		if !strings.HasPrefix(name, envPrefix) || fromKubernetes(name, value) || slices.Contains(clientVariables, name) {
 			continue
 		}
 		k := byName[name]

@@ -172,7 +172,16 @@ func (f *file) mapping(n ast.Node, path string, entry func(name string, at *toke
 	}
 }
 
+// moved says what became of keys that earlier versions had.
+var moved = map[string]string{
+	"auth.htpasswd": "Berth keeps users itself now: remove the line, and make them with `berth user create NAME`",
+}
+
 func (f *file) unknown(path string, at *token.Token) {
+	if hint := moved[path]; hint != "" {
+		f.problemAt(at, "the key %s is gone; %s", path, hint)
+		return
+	}
 	f.problemAt(at, "unknown key %q; did you mean %q?", shown(path), nearest(path, keyPaths(), "."))
 }
 

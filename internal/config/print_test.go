@@ -12,6 +12,8 @@ func TestPrint(t *testing.T) {
 		Flags:   map[string]string{"listen": ":0", "data": "/srv"},
 	})
 	const want = `listen: ":0" # flag
+url: "" # default
+other_urls: "" # default
 data: "/srv" # flag
 insecure_anonymous: false # default
 tls:
@@ -24,7 +26,23 @@ storage:
   folder:
     path: "/srv/blobs" # default
 auth:
-  htpasswd: "" # default
+  mode: "auto" # default
+  token_ttl: 5m # default
+  key_rotation: 720h # default
+  refresh_tokens: false # default
+  refresh_ttl: 2160h # default
+  oidc:
+    issuer: "" # default
+    client_id: "" # default
+    client_secret_file: "" # default
+    name_claim: "preferred_username" # default
+    groups_claim: "groups" # default
+projects:
+  newcomers: "closed" # default
+  retention: 168h # default
+read_only: false # default
+audit:
+  retention: 2160h # default
 log:
   level: "warn" # file
   format: "text" # default
@@ -36,6 +54,7 @@ gc:
 shutdown:
   grace: 30s # default
 http:
+  trusted_proxies: "" # default
   body_idle: 1m # default
 repositories:
   - match: "a/**" # file

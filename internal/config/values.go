@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -74,6 +75,56 @@ func checkAddress(value string) error {
 		return fmt.Errorf("the port must be a number from 0 to 65535, not %q", shown(port))
 	}
 	return nil
+}
+
+// checkURL takes the address of a server, which may have a path.
+func checkURL(value string) error {
+	if value == "" {
+		return nil
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil ||
+		u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(value, "\"\\ ") {
+		return fmt.Errorf("must be an address such as https://registry.example.com, not %q", shown(value))
+	}
+	return nil
+}
+
+// parseNetwork reads a network in CIDR notation, or one address.
+func parseNetwork(value string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(value); err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+	}
+	return netip.ParsePrefix(value)
+}
+
+func checkNetwork(value string) error {
+	if _, err := parseNetwork(value); err != nil {
+		return fmt.Errorf("must be an address or a network such as 10.0.0.0/8, not %q", shown(value))
+	}
+	return nil
+}
+
+// list splits a value at its commas.
+func list(value string) (items []string) {
+	for s := range strings.SplitSeq(value, ",") {
+		if s = strings.TrimSpace(s); s != "" {
+			items = append(items, s)
+		}
+	}
+	return items
+}
+
+// each applies a check to each item of a list.
+func each(check func(string) error) func(string) error {
+	return func(value string) error {
+		for _, s := range list(value) {
+			if err := check(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 func oneOf(values ...string) func(string) error {
