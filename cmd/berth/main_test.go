@@ -56,7 +56,7 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"freeze":       freezeCommand,
 	"thaw":         thawCommand,
 	"certificate":  certificateCommand,
-	"user":         userCommand,
+	"secret":       secretCommand,
 	"unprivileged": unprivilegedCommand,
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,7 +37,10 @@ With no configuration it keeps its content in ./berth-data and listens on
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{err, c.CommandPath()}
 	})
-	root.AddCommand(newServe(s), newCheck(s), newConfig(s), newVersion(s))
+	root.AddCommand(newServe(s), newCheck(s), newConfig(s), newAdmin(s), newVersion(s))
+	root.AddCommand(newLogin(s), newLogout(s), newWhoami(s))
+	root.AddCommand(newProject(s), newOrganization(s), newMember(s), newUser(s), newGroup(s),
+		newKey(s), newTrust(s), newPlan(s), newAudit(s), newToken(s))
 	root.RunE = func(c *cobra.Command, args []string) error { return c.Help() }
 	root.Args = noArgs
 	addExamples(root)
@@ -67,4 +71,32 @@ func noArgs(c *cobra.Command, args []string) error {
 		return usageError{err, c.CommandPath()}
 	}
 	return nil
+}
+
+// exactly wants as many arguments as there are names.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return usageError{fmt.Errorf("%s is missing", names[len(args)]), c.CommandPath()}
+		case len(args) > len(names):
+			return usageError{fmt.Errorf("unexpected argument %q", args[len(names)]), c.CommandPath()}
+		}
+		return nil
+	}
+}
+
+// atMost is exactly where the last arguments may be left out.
+func atMost(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		return exactly(names[:min(len(args), len(names))]...)(c, args)
+	}
+}
+
+// group is a command that only holds others.
+func group(c *cobra.Command, subs ...*cobra.Command) *cobra.Command {
+	c.Args = noArgs
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	c.AddCommand(subs...)
+	return c
 }

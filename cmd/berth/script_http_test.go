@@ -15,12 +15,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/crypto/bcrypt"
 )
 
 // http [-u USER:PASSWORD] METHOD PATH STATUS sends a request on a connection of
@@ -108,21 +108,26 @@ func writePEM(ts *testscript.TestScript, name, kind string, der []byte) {
 	ts.Check(os.WriteFile(ts.MkAbs(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
 }
 
-// user FILE NAME PASSWORD adds a user to a htpasswd file.
-func userCommand(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) == 3, "user FILE NAME PASSWORD")
-	hash, err := bcrypt.GenerateFromPassword([]byte(args[2]), bcrypt.MinCost)
-	ts.Check(err)
-	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	ts.Check(err)
-	_, err = fmt.Fprintf(f, "%s:%s\n", args[1], hash)
-	ts.Check(err)
-	ts.Check(f.Close())
+// secret NAME FILE sets NAME to the key that a file, or stdout, tells of.
+func secretCommand(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "secret NAME FILE")
+	found := keyText.FindAllString(ts.ReadFile(args[1]), -1)
+	if len(found) != 1 {
+		ts.Fatalf("%s tells of %d keys", args[1], len(found))
+	}
+	ts.Setenv(args[0], found[0])
 }
 
-// roundTrip sends a request on a connection of its own and prints the body of
-// the answer, which it has closed.
+// keyText matches a key of a user or project.
+var keyText = regexp.MustCompile(`\bberth_[up]_[0-9A-Za-z]{49}\b`)
+
+// roundTrip sends a request on a connection of its own, with LOGIN as its
+// USER:PASSWORD where that is set, and prints the body of the answer, which it
+// has closed.
 func roundTrip(ts *testscript.TestScript, req *http.Request) *http.Response {
+	if user, password, ok := strings.Cut(ts.Getenv("LOGIN"), ":"); ok && req.Header.Get("Authorization") == "" {
+		req.SetBasicAuth(user, password)
+	}
 	client := newClient()
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)

@@ -42,6 +42,8 @@ func (st *settings) load(c *cobra.Command) (*config.Config, error) {
 var (
 	dataFlag   = [3]string{"data", "data", "data `FOLDER` (default ./berth-data)"}
 	listenFlag = [3]string{"listen", "listen", "`HOST:PORT` to listen on (default 127.0.0.1:5000)"}
+	urlFlag    = [3]string{"url", "url", "address that clients use, such as https://registry.example.com"}
+	authFlag   = [3]string{"auth", "auth.mode", "who must log in: auto or required (default auto)"}
 	certFlag   = [3]string{"tls-cert", "tls.cert", "TLS certificate `FILE` (PEM); reloaded when it changes"}
 	keyFlag    = [3]string{"tls-key", "tls.key", "TLS key `FILE` (PEM)"}
 )
@@ -53,16 +55,18 @@ func newServe(s app.Streams) *cobra.Command {
 		Long: `Run the registry until it gets SIGTERM or SIGINT; running requests may then
 finish. What is missing in the data folder is created.
 
-A loopback address needs no log-in. To listen on another one, configure
-credentials (auth.htpasswd) or say --insecure-anonymous.`,
+On a loopback address nobody needs to log in while there is no user and no key.
+On any other address, and with --auth required, everybody must; the first start
+then prints the key of the user admin, once.`,
 		Example: `  berth serve
+  berth serve --auth required
   berth serve --listen 127.0.0.1:5001 --data /srv/berth
   berth serve --config /etc/berth.yaml
-  berth serve --listen :443 --tls-cert cert.pem --tls-key key.pem --config berth.yaml`,
+  berth serve --listen :443 --tls-cert cert.pem --tls-key key.pem --url https://registry.example.com`,
 		Args: noArgs,
 	}
-	st := loadedBy(c, listenFlag, dataFlag, certFlag, keyFlag)
-	c.Flags().Bool("insecure-anonymous", false, "let everyone who reaches the address push and delete")
+	st := loadedBy(c, listenFlag, dataFlag, urlFlag, authFlag, certFlag, keyFlag)
+	c.Flags().Bool("insecure-anonymous", false, "ask nobody to log in: everyone who reaches the address may do everything")
 	st.keys["insecure-anonymous"] = "insecure_anonymous"
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		conf, err := st.load(c)

@@ -10,6 +10,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/berth-registry/berth/internal/apihttp"
+	"github.com/berth-registry/berth/internal/auth"
+	"github.com/berth-registry/berth/internal/authhttp"
 )
 
 // readyFor is how long an answer of /readyz is good: asking more often does not
@@ -51,27 +55,37 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
 }
 
-// newRoot gives each path to whom it belongs. It is no http.ServeMux, for that
-// rewrites paths, and the front must see them as they were sent.
-func newRoot(front, ready http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch path := r.URL.Path; {
-		case path == "/v2" || strings.HasPrefix(path, "/v2/"):
-			front.ServeHTTP(w, r)
-		case r.Method != http.MethodGet && r.Method != http.MethodHead:
-			front.ServeHTTP(w, r) // answers 404 in its own form
-		case path == "/healthz":
-			writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
-		case path == "/readyz":
-			ready.ServeHTTP(w, r)
-		case path == "/":
-			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			io.WriteString(w, "This is Berth, an OCI registry. Its API is under /v2/.\n"+
-				"Push with: docker push "+r.Host+"/NAME:TAG\n")
-		default:
-			front.ServeHTTP(w, r)
-		}
-	})
+// root gives each path to whom it belongs. It is no http.ServeMux, for that
+// rewrites paths, and the fronts must see them as they were sent.
+type root struct {
+	oci, api, tokens http.Handler
+	people           http.Handler // nil: no log-in at an identity provider
+	ready            http.Handler
+}
+
+func (h *root) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch path := r.URL.Path; {
+	case path == "/v2" || strings.HasPrefix(path, "/v2/"):
+		h.oci.ServeHTTP(w, r)
+	case path == auth.TokenPath || path == authhttp.KeysPath:
+		h.tokens.ServeHTTP(w, r)
+	case strings.HasPrefix(path, apihttp.Prefix+"/"):
+		h.api.ServeHTTP(w, r)
+	case strings.HasPrefix(path, "/auth/") && h.people != nil:
+		h.people.ServeHTTP(w, r)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		h.oci.ServeHTTP(w, r) // answers 404 in its own form
+	case path == "/healthz":
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	case path == "/readyz":
+		h.ready.ServeHTTP(w, r)
+	case path == "/":
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		io.WriteString(w, "This is Berth, an OCI registry. Its API is under /v2/.\n"+
+			"Push with: docker push "+r.Host+"/NAME:TAG\n")
+	default:
+		h.oci.ServeHTTP(w, r)
+	}
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -15,7 +15,7 @@ import (
 )
 
 // settings are the defaults for a data folder of the test's own.
-func settings(t *testing.T, flags map[string]string) *config.Config {
+func settings(t testing.TB, flags map[string]string) *config.Config {
 	t.Helper()
 	all := map[string]string{"data": filepath.Join(t.TempDir(), "data")}
 	for key, value := range flags {
@@ -28,7 +28,7 @@ func settings(t *testing.T, flags map[string]string) *config.Config {
 	return c
 }
 
-func opened(t *testing.T, c *config.Config) *store {
+func opened(t testing.TB, c *config.Config) *store {
 	t.Helper()
 	st, err := openStore(t.Context(), c)
 	if err != nil {
@@ -102,7 +102,7 @@ func TestRootLeavesPathsAlone(t *testing.T) {
 	named := func(name string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, name+" "+r.URL.EscapedPath()) })
 	}
-	root := newRoot(named("front"), named("ready"))
+	root := &root{oci: named("front"), api: named("api"), tokens: named("tokens"), people: named("people"), ready: named("ready")}
 	for path, want := range map[string]string{
 		"/v2":                    "front /v2",
 		"/v2/":                   "front /v2/",
@@ -114,6 +114,12 @@ func TestRootLeavesPathsAlone(t *testing.T) {
 		"/readyz":                "ready /readyz",
 		"/healthz":               `{"status":"ok"}` + "\n",
 		"/.well-known/something": "front /.well-known/something",
+		"/.well-known/jwks.json": "tokens /.well-known/jwks.json",
+		"/auth/token":            "tokens /auth/token",
+		"/auth/token/":           "people /auth/token/",
+		"/auth/login":            "people /auth/login",
+		"/api/v1/a%2Fb":          "api /api/v1/a%2Fb",
+		"/api/v1":                "front /api/v1",
 	} {
 		if _, body := get(root, path); body != want {
 			t.Errorf("%s: %q, want %q", path, body, want)

@@ -10,14 +10,12 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/config"
 	"github.com/berth-registry/berth/internal/hosted"
-	"github.com/berth-registry/berth/internal/ocihttp"
-	"github.com/berth-registry/berth/internal/registry"
 )
 
 // Limits of connections. Bodies have their own, which the front re-arms as
@@ -44,13 +42,17 @@ func Serve(ctx context.Context, c *config.Config, s Streams) error {
 		return err
 	}
 	defer st.close()
-	front, err := newFront(c, st.registry, log)
+	if err := firstAdmin(ctx, c, st, s); err != nil {
+		return err
+	}
+	site, err := newSite(ctx, c, st, log)
 	if err != nil {
 		return err
 	}
-	ready, requests := &readiness{store: st}, &requests{}
+	defer site.closeWithin(cutTimeout)
+	requests := &requests{}
 	srv := &http.Server{
-		Handler:           requests.counted(newRoot(front, ready)),
+		Handler:           requests.counted(site.handler),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
@@ -69,18 +71,22 @@ func Serve(ctx context.Context, c *config.Config, s Streams) error {
 	defer stop()
 	background.Go(func() { collectForever(ctx, st.registry, c.GC.Interval, log) })
 	announce(s.Out, ln, srv.TLSConfig != nil)
-	return run(ctx, srv, ln, ready, requests, c.Shutdown.Grace, log)
+	warn(c, log)
+	return run(ctx, srv, ln, site.ready, requests, c.Shutdown.Grace, log)
 }
 
-// newFront is the way from a request to the registry.
-func newFront(c *config.Config, r registry.Registry, log *slog.Logger) (http.Handler, error) {
-	o := ocihttp.Options{
-		// No policy yet: whoever was let in may do everything.
-		Open:     func(auth.Identity) registry.Registry { return registry.Guard(r) },
-		Log:      log,
-		BodyIdle: c.HTTP.BodyIdle,
+// warn tells of settings that are dangerous beyond this machine.
+func warn(c *config.Config, log *slog.Logger) {
+	switch {
+	case c.InsecureAnonymous:
+		log.Warn("insecure_anonymous: everyone who reaches the address may do everything", "listen", c.Listen)
+	case isLoopback(c.Listen):
+	case c.TLS.Cert == "" && !strings.HasPrefix(c.URL, "https://"):
+		log.Warn("credentials cross the network in the clear: set tls.cert and tls.key, or url to that of the proxy in front that speaks HTTPS", "listen", c.Listen)
 	}
-	return ocihttp.New(o), nil
+	if c.URL == "" && !isLoopback(c.Listen) {
+		log.Warn("url is not set: clients that use a host name log in with each request instead of getting tokens")
+	}
 }
 
 // run serves until ctx ends or the server fails.

@@ -61,6 +61,7 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 	}
 	st.registry = hosted.New(st.db, blobs, hosted.Options{
 		Sparse: c.Sparse, UploadExpiry: c.Uploads.Expire, UnreferencedAge: c.GC.UnreferencedAfter,
+		ProjectRetention: c.Projects.Retention,
 	})
 	return nil
 }

@@ -19,36 +19,53 @@ const module = "github.com/berth-registry/berth"
 // ours are all arrows between packages of this module, apart from those of
 // app, cmd and tests. A package that is not named may import none of them.
 var ours = map[string][]string{
+	"internal/apihttp":               {"internal/access", "internal/audit", "internal/auth", "internal/manage", "internal/meta", "internal/registry"},
+	"internal/audit/recorder":        {"internal/audit", "internal/registry"},
+	"internal/auth":                  {"internal/access", "internal/directory"},
+	"internal/authhttp":              {"internal/access", "internal/audit", "internal/auth", "internal/oci"},
 	"internal/blob/fsblob":           {"internal/blob", "internal/disk"},
 	"internal/blob/memblob":          {"internal/blob"},
 	"internal/blob/blobtest":         {"internal/blob"},
+	"internal/directory":             {"internal/access"},
+	"internal/hosted":                {"internal/registry", "internal/blob", "internal/meta", "internal/oci"},
+	"internal/limit":                 {"internal/access", "internal/auth", "internal/clientaddr", "internal/directory", "internal/registry"},
+	"internal/manage":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/meta", "internal/oci"},
+	"internal/meta":                  {"internal/oci", "internal/disk", "internal/access", "internal/audit"},
+	"internal/meta/metatest":         {"internal/access", "internal/audit", "internal/oci", "internal/meta"},
+	"internal/ocihttp":               {"internal/access", "internal/audit", "internal/registry", "internal/oci", "internal/auth"},
+	"internal/oidc":                  {"internal/access", "internal/auth", "internal/meta"},
+	"internal/policy":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/oci", "internal/registry"},
 	"internal/registry":              {"internal/oci"},
 	"internal/registry/registrytest": {"internal/oci", "internal/registry"},
-	"internal/auth":                  {"internal/access"},
-	"internal/directory":             {"internal/access"},
-	"internal/meta":                  {"internal/oci", "internal/disk", "internal/access", "internal/audit"},
-	"internal/meta/metatest":         {"internal/oci", "internal/meta"},
-	"internal/hosted":                {"internal/registry", "internal/blob", "internal/meta", "internal/oci"},
 	"internal/remote":                {"internal/registry", "internal/oci"},
-	"internal/ocihttp":               {"internal/registry", "internal/oci", "internal/auth"},
 }
 
 // theirs are the modules that the product imports, and by which packages. Each
 // is justified in a record under docs/adr.
 var theirs = map[string][]string{
-	"github.com/goccy/go-yaml":    {"internal/config"},
-	"github.com/google/uuid":      {"internal/hosted", "internal/meta", "internal/meta/metatest"},
-	"github.com/pressly/goose/v3": {"internal/meta"},
-	"github.com/spf13/cobra":      {"cmd/berth"},
-	"golang.org/x/crypto":         {"internal/auth"},
-	"modernc.org/sqlite":          {"internal/meta"},
+	"github.com/coreos/go-oidc/v3":     {"internal/oidc"},
+	"github.com/danielgtaylor/huma/v2": {"internal/apihttp"},
+	"github.com/go-jose/go-jose/v4":    {"internal/auth", "internal/oidc"},
+	"github.com/goccy/go-yaml":         {"internal/config"},
+	"github.com/google/uuid":           {"internal/hosted", "internal/meta", "internal/meta/metatest"},
+	"github.com/oapi-codegen/runtime":  {"internal/apiclient"},
+	"github.com/pressly/goose/v3":      {"internal/meta"},
+	"github.com/spf13/cobra":           {"cmd/berth"},
+	"golang.org/x/crypto":              {"internal/auth"},
+	"golang.org/x/oauth2":              {"internal/oidc"},
+	"modernc.org/sqlite":               {"internal/meta"},
 }
 
-// fronts speak HTTP; everything below them does not.
-var fronts = []string{"cmd/berth", "internal/app", "internal/auth", "internal/ocihttp", "internal/remote"}
+// fronts speak HTTP, as servers or as clients; everything below them does not.
+var fronts = []string{
+	"cmd/berth", "internal/apiclient", "internal/apihttp", "internal/app", "internal/auth", "internal/authhttp",
+	"internal/clientaddr", "internal/ocihttp", "internal/oidc", "internal/remote",
+}
 
 // top packages are imported by app and cmd alone.
-var top = []string{"internal/app", "internal/config", "internal/ocihttp"}
+var top = []string{
+	"internal/apiclient", "internal/apihttp", "internal/app", "internal/authhttp", "internal/config", "internal/ocihttp", "internal/oidc",
+}
 
 type listed struct {
 	ImportPath string
@@ -168,7 +185,7 @@ func TestDependenciesAreRecorded(t *testing.T) {
 
 // TestOnlySmallPackagesBelow: oci and registry pull no module into who uses them.
 func TestOnlySmallPackagesBelow(t *testing.T) {
-	for _, name := range []string{"internal/oci", "internal/registry", "internal/blob"} {
+	for _, name := range []string{"internal/access", "internal/audit", "internal/blob", "internal/oci", "internal/registry"} {
 		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", module+"/"+name).Output()
 		if err != nil {
 			t.Fatal(err)

@@ -58,3 +58,10 @@ func CallerOf(ctx context.Context) *Caller {
 func (c *Caller) Event(action string) Event {
 	return Event{Request: c.Request, Identity: c.Identity, Key: c.Key, Address: c.Address, Agent: c.Agent, Action: action}
 }
+
+// Reasoner is an error that is a refusal and says why, for the trail alone:
+// the client may be told less, or something else.
+type Reasoner interface {
+	error
+	AuditReason() string
+}

@@ -10,6 +10,9 @@ var (
 	ErrInvalidToken = errorUnder(ErrCredentials, "invalid token")
 	// ErrInsufficientScope: a good token that was not asked for this.
 	ErrInsufficientScope = errorUnder(ErrCredentials, "insufficient scope")
+	// ErrUnavailable says nothing about a credential: who could tell whether it
+	// is good cannot be reached. It is not matched by ErrCredentials.
+	ErrUnavailable = errors.New("the identity provider cannot be reached")
 )
 
 // errorUnder is a sentinel that also is its parent.

@@ -153,6 +153,9 @@ func (l *loader) finish() (*Config, error) {
 	if (c.Auth.OIDC.Issuer == "") != (c.Auth.OIDC.ClientID == "") {
 		l.problem("auth.oidc.issuer and auth.oidc.client_id belong together: set both or neither")
 	}
+	if c.Auth.OIDC.Issuer != "" && c.URL == "" {
+		l.problem("auth.oidc needs url: the provider sends people back there")
+	}
 	if c.OtherURLs != "" && c.URL == "" {
 		l.problem("other_urls needs url, the address that clients mostly use")
 	}

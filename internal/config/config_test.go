@@ -79,7 +79,7 @@ func TestEveryKey(t *testing.T) {
 	// Keys that others have to stand beside.
 	beside := map[string][]string{
 		"tls.cert": {"BERTH_TLS_KEY=else"}, "tls.key": {"BERTH_TLS_CERT=else"},
-		"auth.oidc.issuer": {"BERTH_AUTH_OIDC_CLIENT_ID=x"}, "auth.oidc.client_id": {"BERTH_AUTH_OIDC_ISSUER=https://x"},
+		"auth.oidc.issuer": {"BERTH_AUTH_OIDC_CLIENT_ID=x", "BERTH_URL=https://x"}, "auth.oidc.client_id": {"BERTH_AUTH_OIDC_ISSUER=https://x", "BERTH_URL=https://x"},
 		"other_urls": {"BERTH_URL=https://x"},
 	}
 	for _, k := range keys {

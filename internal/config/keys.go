@@ -86,7 +86,7 @@ var keys = []key{
 	textKey("projects.newcomers", "closed", "What happens to those who come to a project that nobody has. `closed`: nothing. `open`: anybody pushes and pulls, and a push makes the project. `claim`: as `open`, and the first user who pushes owns it.",
 		func(c *Config) *string { return &c.Projects.Newcomers }, oneOf("closed", "open", "claim")),
 	durationKey("projects.retention", "7d", "How long a deleted project can be had back.",
-		func(c *Config) *time.Duration { return &c.Projects.Retention }, 0),
+		func(c *Config) *time.Duration { return &c.Projects.Retention }, 1),
 	boolKey("read_only", "false", "Refuse all pushes and deletes.",
 		func(c *Config) *bool { return &c.ReadOnly }),
 	durationKey("audit.retention", "90d", "How long the audit trail goes back.",

@@ -11,8 +11,12 @@ import (
 	"github.com/berth-registry/berth/internal/access"
 )
 
-// maxRemembered bounds the entries of each kind.
-const maxRemembered = 1 << 14
+// maxRemembered bounds the entries of each kind, maxKey the bytes of what they
+// are looked up by: clients choose it, and nothing that there is has a longer one.
+const (
+	maxRemembered = 1 << 14
+	maxKey        = 256
+)
 
 // Store is the database that is remembered; its look-ups fail with
 // access.ErrNotFound.
@@ -127,7 +131,9 @@ func look[V any](ctx context.Context, d *Directory, t *table[V], key string, loa
 	case !errors.Is(err, access.ErrNotFound):
 		return nil, err
 	}
-	t.put(key, e)
+	if len(key) <= maxKey {
+		t.put(key, e)
+	}
 	return e.result()
 }
 

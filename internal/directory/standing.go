@@ -28,8 +28,11 @@ func (s *Standing) Covers(repo string) bool {
 
 // Cap is the highest role that the credential lets its subject use.
 func (s *Standing) Cap() access.Role {
-	if s.Key != nil && s.Key.Role != access.None {
+	switch {
+	case s.Key != nil && s.Key.Role != access.None:
 		return s.Key.Role
+	case s.Subject.Kind == access.Workload:
+		return s.Subject.Grants[0].Role
 	}
 	return access.Owner
 }
@@ -56,6 +59,9 @@ type LapsedError struct{ Reason string }
 
 func (e *LapsedError) Error() string { return e.Reason }
 
+// AuditReason is what the trail is told.
+func (e *LapsedError) AuditReason() string { return e.Reason }
+
 func lapsed(err error, reason string) error {
 	if err == nil || errors.Is(err, access.ErrNotFound) {
 		return &LapsedError{reason}
@@ -67,6 +73,9 @@ func (d *Directory) userStanding(ctx context.Context, p *access.Principal) (s St
 	if p.KeyID != "" {
 		if s.Key, err = d.key(ctx, p); err != nil {
 			return s, err
+		}
+		if s.Key.UserID != p.ID {
+			return s, lapsed(nil, "the key is not the user's")
 		}
 	}
 	u, err := d.User(ctx, p.ID)
@@ -105,6 +114,9 @@ func (d *Directory) inProject(ctx context.Context, kind access.Kind, id, project
 	p, err := d.ProjectByID(ctx, projectID)
 	if err != nil {
 		return access.Subject{}, lapsed(err, "the project is gone")
+	}
+	if p.Deleted {
+		return access.Subject{}, lapsed(nil, "the project is deleted")
 	}
 	return access.Subject{
 		Kind: kind, ID: id, Name: p.Name + "/" + name, Plan: p.Plan,

@@ -32,6 +32,9 @@ type CheckedMetadata interface {
 	KeyOwner(ctx context.Context, key string) (kind string, size int64, err error)
 	BuryOrphan(ctx context.Context, key string) error
 	MarkDamaged(ctx context.Context, b meta.CheckedBlob) error
+	UploadVersion(ctx context.Context, id string) (int64, error)
+	CheckUsage(ctx context.Context, after string) (meta.UsageCheck, error)
+	RepairUsage(ctx context.Context, projectID string) error
 }
 
 // Finding is one thing that is wrong.
@@ -63,7 +66,7 @@ func (c *Checker) Run(ctx context.Context) (err error) {
 	if c.progress.Total, err = c.DB.CheckTotals(ctx); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{c.database, c.manifests, c.blobs, c.uploads, c.objects} {
+	for _, step := range []func(context.Context) error{c.database, c.manifests, c.blobs, c.uploads, c.objects, c.usage} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -220,7 +223,7 @@ func (c *Checker) upload(ctx context.Context, u meta.Upload) error {
 	}
 	f := Finding{Repositories: []string{u.Repository},
 		Problem: fmt.Sprintf("upload session %s has lost some of its %d bytes", u.ID, u.Size)}
-	if now, gone := c.DB.Upload(ctx, u.Repository, u.ID); gone != nil || now.Version != u.Version {
+	if now, gone := c.DB.UploadVersion(ctx, u.ID); gone != nil || now != u.Version {
 		return nil // finished or cancelled while it was being checked
 	}
 	if c.Repair {
@@ -274,6 +277,32 @@ func (c *Checker) orphan(ctx context.Context, o blob.Object) error {
 	}
 	c.Report(f)
 	return nil
+}
+
+// usage holds what projects are said to use against what they do use.
+func (c *Checker) usage(ctx context.Context) error {
+	for after := ""; ; {
+		u, err := c.DB.CheckUsage(ctx, after)
+		if errors.Is(err, meta.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		after = u.ProjectID
+		if u.Agrees() {
+			continue
+		}
+		f := Finding{Problem: fmt.Sprintf("project %s is said to use %d bytes and %d repositories; found are %d and %d, and %d blobs are miscounted",
+			u.Project, u.Storage, u.Repositories, u.ActualStorage, u.ActualRepositories, u.WrongBlobs)}
+		if c.Repair {
+			if err := c.DB.RepairUsage(ctx, u.ProjectID); err != nil {
+				return err
+			}
+			f.Repaired = "counted anew"
+		}
+		c.Report(f)
+	}
 }
 
 type progressWriter struct{ c *Checker }

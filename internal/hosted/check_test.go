@@ -222,7 +222,6 @@ func (s *stack) exec(t *testing.T, query string, args ...any) {
 func TestCheckManifest(t *testing.T) {
 	for name, set := range map[string]string{
 		"content": `content = replace(content, 'schemaVersion', 'schemaversion')`,
-		"size":    `size = size + 1`,
 		"empty":   `content = x''`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -250,7 +249,7 @@ func TestCheckCorruptDigests(t *testing.T) {
 	d := registrytest.PushBlob(t, s, "team/other", registrytest.Random(9)).Digest
 	s.exec(t, `UPDATE manifests SET digest = 'garbage' WHERE digest = ?`, m.Digest.String())
 	s.exec(t, `UPDATE blobs SET digest = 'md5:00' WHERE digest = ?`, d.String())
-	var garbage, md5, keys int
+	var garbage, md5, keys, usage int
 	for _, f := range s.check(t, true) {
 		switch {
 		case f.Digest == "garbage" && f.Repaired == "":
@@ -259,12 +258,62 @@ func TestCheckCorruptDigests(t *testing.T) {
 			md5++
 		case strings.HasPrefix(f.Problem, "database: "):
 			keys++
+		case strings.HasPrefix(f.Problem, "project team ") && f.Repaired != "":
+			usage++
 		default:
 			t.Errorf("found %+v", f)
 		}
 	}
-	if garbage != 1 || md5 != 1 || keys == 0 {
-		t.Errorf("%d manifests, %d blobs, %d broken keys were found", garbage, md5, keys)
+	if garbage != 1 || md5 != 1 || keys == 0 || usage != 1 {
+		t.Errorf("%d manifests, %d blobs, %d broken keys, %d miscounts were found", garbage, md5, keys, usage)
+	}
+}
+
+// TestCheckManifestSize: a wrong size is found, and that the project's usage
+// cannot be right with it; both can be healed.
+func TestCheckManifestSize(t *testing.T) {
+	s := newStack(t, hosted.Options{})
+	m := registrytest.PushImage(t, s, repo).Manifest
+	s.exec(t, `UPDATE manifests SET size = size + 1`)
+	findings := s.check(t, false)
+	if len(findings) != 2 || findings[0].Digest != m.Digest || !strings.HasPrefix(findings[1].Problem, "project team ") {
+		t.Errorf("found %+v", findings)
+	}
+	if err := s.DeleteManifest(t.Context(), repo, m.Digest); err != nil {
+		t.Fatal(err)
+	}
+	registrytest.PushManifest(t, s, repo, m)
+	s.wantFinding(t, true, "", "project team is said to use")
+	s.wantHealthy(t)
+}
+
+// TestCheckUsage: what is miscounted is found, and set right.
+func TestCheckUsage(t *testing.T) {
+	for name, damage := range map[string]string{
+		"storage":         `UPDATE project_usage SET storage = storage - 1 WHERE project_id = (SELECT id FROM projects WHERE name = 'team')`,
+		"repositories":    `UPDATE project_usage SET repositories = 7 WHERE project_id = (SELECT id FROM projects WHERE name = 'team')`,
+		"no row":          `DELETE FROM project_usage WHERE project_id = (SELECT id FROM projects WHERE name = 'team')`,
+		"links of a blob": `UPDATE project_blobs SET links = 9 WHERE digest = (SELECT max(digest) FROM links)`,
+		"a blob too few":  `DELETE FROM project_blobs WHERE digest = (SELECT max(digest) FROM links)`,
+		"a blob too many": `INSERT INTO project_blobs (project_id, digest, links)
+			SELECT p.id, max(l.digest), 1 FROM projects p, links l WHERE p.name = 'empty' GROUP BY p.id`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStack(t, hosted.Options{})
+			m := registrytest.PushImage(t, s, repo, "v1")
+			if _, err := s.Mount(t.Context(), "team/other", repo, m.Layers[0].Digest); err != nil {
+				t.Fatal(err)
+			}
+			empty := registrytest.PushBlob(t, s, "empty/app", nil)
+			if err := s.DeleteBlob(t.Context(), "empty/app", empty.Digest); err != nil {
+				t.Fatal(err)
+			}
+			s.wantHealthy(t)
+			s.exec(t, damage)
+			s.wantFinding(t, false, "", "is said to use")
+			s.wantFinding(t, true, "", "is said to use")
+			s.wantHealthy(t)
+		})
 	}
 }
 

@@ -15,17 +15,24 @@ const collectBatch = 200
 
 // Collected counts what one run of Collect removed.
 type Collected struct {
-	Uploads int // expired upload sessions
-	Links   int // blobs taken out of repositories that held them for nothing
-	Objects int // objects whose bytes were freed
+	Projects int // deleted projects, with all that they had
+	Uploads  int // expired upload sessions
+	Links    int // blobs taken out of repositories that held them for nothing
+	Objects  int // objects whose bytes were freed
 }
 
-// Collect removes what is due: expired upload sessions, links that nothing
-// holds, and the bytes of dead objects. It goes from queue to queue, never over
-// the store, in short transactions beside running requests.
+// Collect removes what is due: projects that cannot be restored any more,
+// expired upload sessions, links that nothing holds, and the bytes of dead
+// objects. It goes from queue to queue, never over the store, in short
+// transactions beside running requests.
 func (r *Registry) Collect(ctx context.Context) (c Collected, err error) {
 	now := time.Now()
 	err = errors.Join(
+		drain(ctx, func() (int, error) {
+			purged, rows, err := r.db.PurgeProjects(ctx, now.Add(-r.o.ProjectRetention), collectBatch)
+			c.Projects += purged
+			return rows, err
+		}),
 		drain(ctx, func() (int, error) {
 			n, err := r.db.ExpireUploads(ctx, now.Add(-r.o.UploadExpiry), collectBatch)
 			c.Uploads += n

@@ -40,6 +40,7 @@ type Metadata interface {
 	DeleteManifest(ctx context.Context, repo string, d oci.Digest) error
 	DeleteBlob(ctx context.Context, repo string, d oci.Digest) error
 
+	PurgeProjects(ctx context.Context, before time.Time, n int) (purged, rows int, err error)
 	ExpireUploads(ctx context.Context, before time.Time, n int) (int, error)
 	CollectLinks(ctx context.Context, before time.Time, n int) (removed, seen int, err error)
 	DeadObjects(ctx context.Context, before time.Time, n int) ([]meta.DeadObject, error)
@@ -57,6 +58,9 @@ type Options struct {
 	// UnreferencedAge is how long a blob that no manifest holds is kept after
 	// a client was last told that it is there. Default 24 hours.
 	UnreferencedAge time.Duration
+	// ProjectRetention is how long a deleted project can be restored before it
+	// is purged. Default 7 days.
+	ProjectRetention time.Duration
 }
 
 // Registry is a hosted registry.
@@ -79,6 +83,9 @@ func New(db Metadata, blobs blob.Store, o Options) *Registry {
 	if o.UnreferencedAge == 0 {
 		o.UnreferencedAge = 24 * time.Hour
 	}
+	if o.ProjectRetention == 0 {
+		o.ProjectRetention = 7 * 24 * time.Hour
+	}
 	return &Registry{db: db, blobs: blobs, o: o}
 }
 
@@ -87,6 +94,7 @@ func New(db Metadata, blobs blob.Store, o Options) *Registry {
 func coded(err error, repo string, unknown registry.Code, what any) error {
 	var missing *meta.MissingError
 	var held *meta.ReferencedError
+	var quota *meta.QuotaError
 	switch {
 	case err == nil:
 		return nil
@@ -99,6 +107,8 @@ func coded(err error, repo string, unknown registry.Code, what any) error {
 	case errors.As(err, &held):
 		return &registry.Error{Code: registry.Referenced, Repo: repo, Detail: map[string]any{
 			"heldBy": held.By, "hint": "delete the manifests that hold it first"}}
+	case errors.As(err, &quota):
+		return exceeded(quota, repo)
 	case errors.Is(err, blob.ErrFull), errors.Is(err, meta.ErrFull):
 		return &registry.Error{Code: registry.InsufficientStorage, Repo: repo,
 			Detail: "the registry's storage is full; try again when its operator has freed space", Err: err}
@@ -106,4 +116,26 @@ func coded(err error, repo string, unknown registry.Code, what any) error {
 		return &registry.Error{Code: registry.Unavailable, Repo: repo, Detail: "the registry is shutting down; try again", Err: err}
 	}
 	return err
+}
+
+// exceeded says which quota of its plan a project cannot go beyond, and what
+// to do.
+func exceeded(q *meta.QuotaError, repo string) error {
+	detail := map[string]any{"quota": q.Quota, "limit": q.Limit, "asked": q.Asked}
+	e := &registry.Error{Code: registry.Denied, Repo: repo, Detail: detail, Err: q}
+	switch q.Quota {
+	case meta.BlobSize:
+		e.Code = registry.BlobTooLarge
+		detail["hint"] = "split it up, or ask the registry's operator for a plan that allows larger blobs"
+	case meta.ManifestSize:
+		e.Code = registry.ManifestTooLarge
+		detail["hint"] = "make it smaller, or ask the registry's operator for a plan that allows larger manifests"
+	case meta.Repositories:
+		detail["used"] = q.Used
+		detail["hint"] = "push to a repository that exists, or ask the registry's operator for a plan that allows more of them"
+	default:
+		detail["used"] = q.Used
+		detail["hint"] = "delete manifests that are not needed, or ask the registry's operator for a plan that allows more; what is deleted is given back as it is collected"
+	}
+	return e
 }

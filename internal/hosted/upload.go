@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -125,7 +126,10 @@ func (u *upload) rehash(ctx context.Context, a oci.Algorithm) (oci.Hash, error) 
 // receive streams r behind what is stored, through the hash. With received
 // the row and h agree on the bytes, also if err says that r broke off.
 func (u *upload) receive(ctx context.Context, l *lease, r io.Reader, h oci.Hash) (received bool, err error) {
-	body := &hashingReader{r: r, h: h, lease: l}
+	body := &hashingReader{r: r, h: h, lease: l, room: math.MaxInt64}
+	if u.row.MaxBlob > 0 {
+		body.room = max(0, u.row.MaxBlob-u.row.Size)
+	}
 	s, err := u.r.blobs.Append(ctx, u.row.ID, state(u.row), body)
 	if s.Size != u.row.Size+body.n {
 		// Bytes were read, but not kept: the stored row stands.
@@ -185,6 +189,9 @@ func (u *upload) release(ctx context.Context, l *lease) {
 }
 
 func (u *upload) coded(err error) error {
+	if errors.Is(err, errTooLarge) {
+		err = &meta.QuotaError{Quota: meta.BlobSize, Limit: u.row.MaxBlob, Asked: u.row.MaxBlob + 1}
+	}
 	if errors.Is(err, meta.ErrLeased) {
 		return &registry.Error{Code: registry.RangeInvalid, Repo: u.row.Repository,
 			Detail: "another request is writing to this upload; ask for its status and go on from there", Err: err}
@@ -232,12 +239,17 @@ func (l *lease) extend(asked time.Time) { l.until.Store(new(asked.Add(leaseTTL))
 func (l *lease) lost() bool             { return time.Now().After(*l.until.Load()) }
 func (l *lease) stop()                  { close(l.quit) }
 
-// hashingReader hashes what passes and stops when the lease is lost.
+// errTooLarge: the blob will have more bytes than the project's plan allows.
+var errTooLarge = errors.New("blob too large for the project's plan")
+
+// hashingReader hashes what passes and stops when the lease is lost, or more
+// comes than there is room for.
 type hashingReader struct {
 	r     io.Reader
 	h     oci.Hash
 	lease *lease
-	n     int64
+	room  int64 // bytes that may pass in all
+	n     int64 // bytes that have passed
 }
 
 func (r *hashingReader) Read(p []byte) (int, error) {
@@ -245,6 +257,9 @@ func (r *hashingReader) Read(p []byte) (int, error) {
 		return 0, meta.ErrLeased
 	}
 	n, err := r.r.Read(p)
+	if int64(n) > r.room-r.n {
+		return 0, errTooLarge
+	}
 	r.h.Write(p[:n])
 	r.n += int64(n)
 	return n, err

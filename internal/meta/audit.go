@@ -2,7 +2,14 @@ package meta
 
 import (
 	"context"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
 	"strings"
+	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/audit"
@@ -20,7 +27,10 @@ func (db *DB) record(t *tx, ctx context.Context, fill func(*audit.Event)) error 
 	return db.insertAudit(t, e)
 }
 
-// insertAudit gives an event its id and, where it has none, its time.
+const auditColumns = `id, at, request, identity, key_id, address, agent, action, project, repository, reference, digest, bytes, status, reason`
+
+// insertAudit cleans an event and gives it its id and, where it has none, its
+// time.
 func (db *DB) insertAudit(t *tx, e audit.Event) error {
 	if e.Time.IsZero() {
 		e.Time = db.now()
@@ -28,24 +38,153 @@ func (db *DB) insertAudit(t *tx, e audit.Event) error {
 	if e.Project == "" {
 		e.Project = access.ProjectOf(e.Repository)
 	}
-	_, err := t.exec(`INSERT INTO audit
-		(id, at, request, identity, key_id, address, agent, action, project, repository, reference, digest, bytes, status, reason)
+	e.Clean()
+	_, err := t.exec(`INSERT INTO audit (`+auditColumns+`)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
-		newID(), e.Time.UnixMilli(), e.Request, e.Identity, e.Key, e.Address, printable(e.Agent), e.Action,
-		e.Project, e.Repository, e.Reference, e.Digest, e.Bytes, e.Status, printable(e.Reason))
+		auditID(e.Time), e.Time.UnixMilli(), e.Request, e.Identity, e.Key, e.Address, e.Agent, e.Action,
+		e.Project, e.Repository, e.Reference, e.Digest, e.Bytes, e.Status, e.Reason)
 	return err
 }
 
-// printable keeps what clients send from being anything but a short line.
-func printable(s string) string {
-	const most = 256
-	if len(s) > most {
-		s = s[:most]
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
+// auditID makes an id that sorts by the time of the event, which may be written
+// later than another: a UUIDv7 of that time. Events of one moment sort as they
+// are written.
+func auditID(at time.Time) string {
+	u, now := auditBound(at), uuid.Must(uuid.NewV7()) // which never repeats its time
+	written := binary.BigEndian.Uint64(now[:])>>16<<12 | uint64(binary.BigEndian.Uint16(now[6:])&0xfff)
+	binary.BigEndian.PutUint16(u[6:], 0x7000|uint16(at.UnixNano()%1e6>>8))
+	binary.BigEndian.PutUint64(u[8:], 1<<63|written<<22&(1<<62-1)|rand.Uint64()>>42)
+	return u.String()
+}
+
+// auditBound is the least id of the events since that millisecond.
+func auditBound(at time.Time) (u uuid.UUID) {
+	binary.BigEndian.PutUint64(u[:], uint64(max(at.UnixMilli(), 0))<<16)
+	return u
+}
+
+// AppendAudit writes events that happened outside of any other transaction, all
+// or none. They outlive the process at once, a loss of power with the next
+// synced transaction: what changes something is recorded along with it.
+func (db *DB) AppendAudit(ctx context.Context, events []audit.Event) error {
+	return db.hint(ctx, func(t *tx) error {
+		for _, e := range events {
+			if err := db.insertAudit(t, e); err != nil {
+				return err
+			}
 		}
-		return r
-	}, strings.ToValidUTF8(s, "\uFFFD"))
+		return nil
+	})
+}
+
+// PruneAudit deletes up to n of the oldest events that happened before the
+// given time and returns how many.
+func (db *DB) PruneAudit(ctx context.Context, before time.Time, n int) (pruned int, err error) {
+	err = db.hint(ctx, func(t *tx) error {
+		gone, err := t.exec(`DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE id < $1 ORDER BY id LIMIT $2)`,
+			auditBound(before).String(), n)
+		pruned = int(gone)
+		return err
+	})
+	return pruned, err
+}
+
+// AuditFilter says which events are listed: those for which all fields that are
+// not zero hold.
+type AuditFilter struct {
+	Project    string
+	Identity   string // kind:name
+	Action     string // one that ends in a dot stands for all below: project.
+	Repository string
+	Since      time.Time // and later, to the millisecond
+	Until      time.Time // and earlier, without it
+	Newest     bool      // first; else the oldest
+}
+
+// auditScan bounds the rows that one page may look at.
+const auditScan = 10_000
+
+// ListAudit lists up to n events behind the cursor after, "" for the beginning.
+// A page may be short, even empty, where few events match: only an empty next
+// says that there are no more. The id of an event is a cursor too.
+func (db *DB) ListAudit(ctx context.Context, f AuditFilter, after string, n int) (page []audit.Event, next string, err error) {
+	s := f.span(after)
+	// Where the look ends, which an index alone answers.
+	err = db.queryRow(ctx, `SELECT id FROM audit `+s.where+s.order+` LIMIT 1 OFFSET $4`, s.from, s.to, s.project, auditScan-1).Scan(&next)
+	switch {
+	case err == nil && f.Newest:
+		s.from = next
+	case err == nil:
+		s.to = behind(next)
+	case !errors.Is(err, ErrNotFound):
+		return nil, "", err
+	}
+	low, high := f.actions()
+	rows, err := db.query(ctx, `SELECT `+auditColumns+` FROM audit `+s.where+`AND action >= $4 AND action < $5
+		AND ($6 = '' OR identity = $6) AND ($7 = '' OR repository = $7) `+s.order+` LIMIT $8`,
+		s.from, s.to, s.project, low, high, f.Identity, f.Repository, n)
+	if err != nil {
+		return nil, "", err
+	}
+	page, err = collect(rows, scanAudit)
+	if len(page) == n && n > 0 {
+		next = page[n-1].ID
+	}
+	return page, next, err
+}
+
+// span is a range of ids, from <= id < to, and how it is walked.
+type span struct {
+	from, to     string
+	project      string
+	where, order string
+}
+
+func (f AuditFilter) span(after string) span {
+	s := span{to: "g", project: f.Project, order: `ORDER BY id`} // behind every id
+	if !f.Since.IsZero() {
+		s.from = auditBound(f.Since).String()
+	}
+	if !f.Until.IsZero() {
+		s.to = auditBound(f.Until).String()
+	}
+	switch {
+	case f.Newest:
+		s.order = `ORDER BY id DESC`
+		if after != "" {
+			s.to = min(s.to, after)
+		}
+	case after != "":
+		s.from = max(s.from, behind(after))
+	}
+	if s.project == "" {
+		s.project = access.ProjectOf(f.Repository)
+	}
+	s.where = `WHERE id >= $1 AND id < $2 AND $3 = '' `
+	if s.project != "" {
+		s.where = `WHERE id >= $1 AND id < $2 AND project = $3 `
+	}
+	return s
+}
+
+// behind sorts next after an id.
+func behind(id string) string { return id + "!" }
+
+// actions is the range of actions that match.
+func (f AuditFilter) actions() (low, high string) {
+	switch {
+	case f.Action == "":
+		return "", "\u007f"
+	case strings.HasSuffix(f.Action, "."):
+		return f.Action, strings.TrimSuffix(f.Action, ".") + "/"
+	}
+	return f.Action, f.Action + "!"
+}
+
+func scanAudit(r *sql.Rows) (e audit.Event, err error) {
+	var at int64
+	err = r.Scan(&e.ID, &at, &e.Request, &e.Identity, &e.Key, &e.Address, &e.Agent, &e.Action,
+		&e.Project, &e.Repository, &e.Reference, &e.Digest, &e.Bytes, &e.Status, &e.Reason)
+	e.Time = time.UnixMilli(at).UTC()
+	return e, err
 }

@@ -80,7 +80,10 @@ func (db *DB) LinkedBy(ctx context.Context, d oci.Digest, n int) ([]string, erro
 	if err != nil {
 		return nil, err
 	}
-	return collect(rows, scanString)
+	return collect(rows, func(r *sql.Rows) (string, error) {
+		name, err := scanString(r)
+		return shown(name), err
+	})
 }
 
 // CheckManifests lists manifests behind the one named by repository id and
@@ -100,13 +103,15 @@ func (db *DB) CheckManifests(ctx context.Context, repositoryID string, after oci
 		if err := rows.Scan(&m.RepositoryID, &m.Repository, &m.Digest, &m.Size, &m.Content); err != nil {
 			return nil, err
 		}
+		m.Repository = shown(m.Repository)
 		size += len(m.Content)
 		list = append(list, m)
 	}
 	return list, classify(rows.Err())
 }
 
-// CheckUploads lists up to n sessions that sort behind the id after.
+// CheckUploads lists up to n sessions of all callers that sort behind the id
+// after.
 func (db *DB) CheckUploads(ctx context.Context, after string, n int) ([]Upload, error) {
 	rows, err := db.query(ctx, `SELECT id, repository, algorithm, size, version, hash, state FROM uploads
 		WHERE id > $1 ORDER BY id LIMIT $2`, after, n)
@@ -114,8 +119,16 @@ func (db *DB) CheckUploads(ctx context.Context, after string, n int) ([]Upload, 
 		return nil, err
 	}
 	return collect(rows, func(r *sql.Rows) (u Upload, err error) {
-		return u, r.Scan(&u.ID, &u.Repository, &u.Algorithm, &u.Size, &u.Version, &u.Hash, &u.State)
+		err = r.Scan(&u.ID, &u.Repository, &u.Algorithm, &u.Size, &u.Version, &u.Hash, &u.State)
+		u.Repository = shown(u.Repository)
+		return u, err
 	})
+}
+
+// UploadVersion is the version of anybody's session. Errors: ErrNotFound.
+func (db *DB) UploadVersion(ctx context.Context, id string) (version int64, err error) {
+	err = db.queryRow(ctx, `SELECT version FROM uploads WHERE id = $1`, id).Scan(&version)
+	return version, err
 }
 
 const ownerOfKey = `SELECT 'blob', size FROM blobs WHERE key = $1

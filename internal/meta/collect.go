@@ -81,8 +81,9 @@ func (db *DB) eachDead(ctx context.Context, keys []string, fn func(*tx, string) 
 func (db *DB) CollectLinks(ctx context.Context, before time.Time, n int) (removed, seen int, err error) {
 	err = db.update(ctx, func(t *tx) error {
 		removed, seen = 0, 0
-		st, err := t.w.stmts.get(t.ctx, `SELECT repository_id, digest, seen_at FROM links
-			WHERE review_at <= $1 ORDER BY review_at LIMIT $2`)
+		st, err := t.w.stmts.get(t.ctx, `SELECT l.repository_id, r.project_id, l.digest, l.seen_at
+			FROM links l JOIN repositories r ON r.id = l.repository_id
+			WHERE l.review_at <= $1 ORDER BY l.review_at LIMIT $2`)
 		if err != nil {
 			return err
 		}
@@ -90,7 +91,7 @@ func (db *DB) CollectLinks(ctx context.Context, before time.Time, n int) (remove
 		if err != nil {
 			return err
 		}
-		due, err := collect(rows, func(r *sql.Rows) (l linkRow, err error) { return l, r.Scan(&l.repo, &l.digest, &l.seenAt) })
+		due, err := collect(rows, func(r *sql.Rows) (l linkRow, err error) { return l, r.Scan(&l.id, &l.project, &l.digest, &l.seenAt) })
 		for _, l := range due {
 			gone, err := db.reviewLink(t, l, before.UnixMilli())
 			if err != nil {
@@ -107,7 +108,7 @@ func (db *DB) CollectLinks(ctx context.Context, before time.Time, n int) (remove
 }
 
 type linkRow struct {
-	repo   string
+	place  // without its quotas
 	digest oci.Digest
 	seenAt int64
 }
@@ -115,17 +116,17 @@ type linkRow struct {
 func (db *DB) reviewLink(t *tx, l linkRow, before int64) (gone bool, err error) {
 	// A link that a manifest holds needs no look until that manifest goes.
 	var next *int64
-	err = unheld(t, "blob_references", l.repo, l.digest)
+	err = unheld(t, "blob_references", l.id, l.digest)
 	if held := (*ReferencedError)(nil); err != nil && !errors.As(err, &held) {
 		return false, err
 	}
 	if err == nil {
 		if l.seenAt <= before {
-			return true, db.unlink(t, l.repo, l.digest)
+			return true, db.unlink(t, l.place, l.digest)
 		}
 		next = &l.seenAt
 	}
 	_, err = t.exec(`UPDATE links SET review_at = $3 WHERE repository_id = $1 AND digest = $2`,
-		l.repo, l.digest.String(), next)
+		l.id, l.digest.String(), next)
 	return false, err
 }

@@ -30,6 +30,8 @@ import (
 var (
 	ErrNotFound     = access.ErrNotFound
 	ErrExists       = access.ErrExists
+	ErrInUse        = access.ErrInUse
+	ErrLastAdmin    = access.ErrLastAdmin
 	ErrNoRepository = errors.New("repository not found")
 	ErrLeased       = errors.New("upload session is in use by another writer")
 	ErrFull         = errors.New("no space left for metadata")
@@ -210,6 +212,8 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	case errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY):
 		return fmt.Errorf("%w: %w", ErrExists, err)
+	case errors.As(err, &e) && e.Code() == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+		return fmt.Errorf("%w: %w", ErrInUse, err)
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/oci"
 )
 
@@ -20,22 +21,26 @@ const maxHolders = 10
 
 // DeleteTag removes a tag. Errors: ErrNoRepository, ErrNotFound.
 func (db *DB) DeleteTag(ctx context.Context, repo, tag string) error {
-	return db.remove(ctx, repo, func(t *tx, id string) error {
-		return found(t.exec(`DELETE FROM tags WHERE repository_id = $1 AND name = $2`, id, tag))
+	return db.remove(ctx, repo, audit.Event{Action: "tag.delete", Reference: tag}, func(t *tx, p place, e *audit.Event) error {
+		return t.queryRow(`DELETE FROM tags WHERE repository_id = $1 AND name = $2 RETURNING digest`, p.id, tag).Scan(&e.Digest)
 	})
 }
 
 // DeleteManifest removes a manifest with its tags and lets go of what it held.
 // Errors: ErrNoRepository, ErrNotFound, *ReferencedError.
 func (db *DB) DeleteManifest(ctx context.Context, repo string, d oci.Digest) error {
-	return db.remove(ctx, repo, func(t *tx, id string) error {
-		if err := unheld(t, "manifest_references", id, d); err != nil {
+	return db.remove(ctx, repo, audit.Event{Action: "manifest.delete", Digest: d.String()}, func(t *tx, p place, e *audit.Event) error {
+		if err := unheld(t, "manifest_references", p.id, d); err != nil {
 			return err
 		}
-		if err := db.letGo(t, id, d); err != nil {
+		if err := db.letGo(t, p.id, d); err != nil {
 			return err
 		}
-		return found(t.exec(`DELETE FROM manifests WHERE repository_id = $1 AND digest = $2`, id, d.String()))
+		err := t.queryRow(`DELETE FROM manifests WHERE repository_id = $1 AND digest = $2 RETURNING size`, p.id, d.String()).Scan(&e.Bytes)
+		if err != nil {
+			return err
+		}
+		return shrink(t, p.project, e.Bytes)
 	})
 }
 
@@ -63,18 +68,21 @@ func (db *DB) letGo(t *tx, repo string, manifest oci.Digest) error {
 // DeleteBlob removes a repository's link to a blob, and the blob with its last
 // link. Errors: ErrNoRepository, ErrNotFound, *ReferencedError.
 func (db *DB) DeleteBlob(ctx context.Context, repo string, d oci.Digest) error {
-	return db.remove(ctx, repo, func(t *tx, id string) error {
-		if err := unheld(t, "blob_references", id, d); err != nil {
+	return db.remove(ctx, repo, audit.Event{Action: "blob.delete", Digest: d.String()}, func(t *tx, p place, _ *audit.Event) error {
+		if err := unheld(t, "blob_references", p.id, d); err != nil {
 			return err
 		}
-		return db.unlink(t, id, d)
+		return db.unlink(t, p, d)
 	})
 }
 
 // unlink removes a link that nothing holds; with the last one the blob goes
 // and its bytes become a dead object.
-func (db *DB) unlink(t *tx, repo string, d oci.Digest) error {
-	if err := found(t.exec(`DELETE FROM links WHERE repository_id = $1 AND digest = $2`, repo, d.String())); err != nil {
+func (db *DB) unlink(t *tx, p place, d oci.Digest) error {
+	if err := found(t.exec(`DELETE FROM links WHERE repository_id = $1 AND digest = $2`, p.id, d.String())); err != nil {
+		return err
+	}
+	if err := dropBlob(t, p.project, d); err != nil {
 		return err
 	}
 	var key string
@@ -89,18 +97,25 @@ func (db *DB) unlink(t *tx, repo string, d oci.Digest) error {
 	return bury(t, DeadObject{Key: key}, db.millis())
 }
 
-// remove runs fn in a transaction with the id of an existing repository.
-func (db *DB) remove(ctx context.Context, repo string, fn func(t *tx, id string) error) error {
+// remove runs fn in a transaction with an existing repository, without its
+// quotas, and records it as the event, which fn may complete.
+func (db *DB) remove(ctx context.Context, repo string, e audit.Event, fn func(t *tx, p place, e *audit.Event) error) error {
 	return db.update(ctx, func(t *tx) error {
-		var id string
-		err := t.queryRow(`SELECT id FROM repositories WHERE name = $1`, repo).Scan(&id)
+		var p place
+		err := t.queryRow(`SELECT id, project_id FROM repositories WHERE name = $1`, repo).Scan(&p.id, &p.project)
 		if errors.Is(err, ErrNotFound) {
 			return ErrNoRepository
 		}
 		if err != nil {
 			return err
 		}
-		return fn(t, id)
+		if err := fn(t, p, &e); err != nil {
+			return err
+		}
+		return db.record(t, ctx, func(to *audit.Event) {
+			to.Action, to.Repository, to.Status = e.Action, repo, 202
+			to.Reference, to.Digest, to.Bytes = e.Reference, e.Digest, e.Bytes
+		})
 	})
 }
 

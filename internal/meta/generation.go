@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,10 @@ func (db *DB) Generation(ctx context.Context) (int64, error) {
 	}
 	return db.gen.value.Load(), nil
 }
+
+// CatchUp asks for the generation now, so that look-ups that begin when it has
+// returned see all that was changed before, also by other processes.
+func (db *DB) CatchUp(ctx context.Context) error { return db.readGeneration(ctx) }
 
 func (db *DB) stale() bool {
 	age := db.millis() - db.gen.asked.Load()
@@ -68,8 +73,16 @@ func (db *DB) change(ctx context.Context, fn func(*tx) error) error {
 		raised = t.raised
 		return err
 	})
-	if err == nil && raised != nil {
+	switch {
+	case raised == nil:
+	case err == nil:
 		db.gen.raise(*raised)
+	default:
+		// Undone, or done and not known to be durable: the table tells. Where
+		// it does not, nothing is written or read any more either.
+		if failed := db.readGeneration(context.WithoutCancel(ctx)); failed != nil {
+			err = errors.Join(err, failed)
+		}
 	}
 	return err
 }

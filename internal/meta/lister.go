@@ -28,7 +28,7 @@ func (db *DB) Tags(ctx context.Context, repo, after string, n int) ([]string, er
 
 // Repositories lists up to n names that sort bytewise after the given one.
 func (db *DB) Repositories(ctx context.Context, after string, n int) ([]string, error) {
-	rows, err := db.query(ctx, `SELECT name FROM repositories WHERE name > $1 ORDER BY name LIMIT $2`, after, n)
+	rows, err := db.query(ctx, `SELECT name FROM repositories WHERE name > $1 AND name < $2 ORDER BY name LIMIT $3`, after, hidden, n)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/berth-registry/berth/internal/access"
+	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/oci"
 )
 
@@ -17,47 +19,67 @@ type Upload struct {
 	Version    int64  // of the lease; what it must still be when saving
 	Hash       []byte // state of the hash over the bytes received
 	State      []byte // of the blob store
+	// MaxBlob is what the project's plan allows at this moment, 0 for no limit:
+	// more need not be received, for CommitBlob would refuse it.
+	MaxBlob int64
 }
 
-const selectUpload = `SELECT id, repository, algorithm, size, version, hash, state FROM uploads WHERE id = $1 AND repository = $2`
+// selectUpload finds the session of a repository whose project is $4, and of
+// its owner; where there is no project yet, the default organization's plan
+// will be its.
+const selectUpload = `SELECT u.id, u.repository, u.algorithm, u.size, u.version, u.hash, u.state, l.max_blob
+	FROM uploads u LEFT JOIN projects p ON p.name = $4
+	JOIN organizations o ON o.id = COALESCE(p.organization_id, 'default')
+	JOIN plans l ON l.id = COALESCE(p.plan_id, o.plan_id, 'default')
+	WHERE u.id = $1 AND u.repository = $2 AND u.owner = $3`
 
 func (r row) scanUpload() (u Upload, err error) {
-	err = r.Scan(&u.ID, &u.Repository, &u.Algorithm, &u.Size, &u.Version, &u.Hash, &u.State)
+	err = r.Scan(&u.ID, &u.Repository, &u.Algorithm, &u.Size, &u.Version, &u.Hash, &u.State, &u.MaxBlob)
 	return u, err
 }
 
-// CreateUpload stores a new session that nobody leases. It is synced with the
+// owner is whose the sessions are that an operation begins and may touch; ""
+// is that of all who have no identity.
+func owner(ctx context.Context) string {
+	if c := audit.CallerOf(ctx); c != nil {
+		return c.Owner
+	}
+	return ""
+}
+
+// CreateUpload stores a new session of the caller that nobody leases. It is synced with the
 // first bytes that arrive: a session without any is nothing to lose.
 func (db *DB) CreateUpload(ctx context.Context, u Upload) error {
 	return db.hint(ctx, func(t *tx) error {
 		_, err := t.exec(`INSERT INTO uploads
-			(id, repository, algorithm, size, version, lease_owner, lease_until, updated_at, hash, state)
-			VALUES ($1, $2, $3, $4, 0, '', 0, $5, $6, $7)`,
-			u.ID, u.Repository, string(u.Algorithm), u.Size, db.millis(), u.Hash, u.State)
+			(id, repository, algorithm, size, version, lease_owner, lease_until, updated_at, hash, state, owner)
+			VALUES ($1, $2, $3, $4, 0, '', 0, $5, $6, $7, $8)`,
+			u.ID, u.Repository, string(u.Algorithm), u.Size, db.millis(), u.Hash, u.State, owner(ctx))
 		return err
 	})
 }
 
-// Upload reads a session. Errors: ErrNotFound, also for another repository's.
+// Upload reads a session. Errors: ErrNotFound, also for another repository's
+// or another caller's.
 func (db *DB) Upload(ctx context.Context, repo, id string) (Upload, error) {
-	return db.queryRow(ctx, selectUpload, id, repo).scanUpload()
+	return db.queryRow(ctx, selectUpload, id, repo, owner(ctx), access.ProjectOf(repo)).scanUpload()
 }
 
 // LeaseUpload makes the caller the session's one writer for ttl and returns
-// the row as of now. Errors: ErrNotFound; ErrLeased, with the row.
+// the row as of now. Errors: ErrNotFound as Upload; ErrLeased, with the row.
 func (db *DB) LeaseUpload(ctx context.Context, repo, id string, ttl time.Duration) (u Upload, err error) {
 	if !db.shared {
 		return db.leaseHere(ctx, repo, id)
 	}
 	err = db.hint(ctx, func(t *tx) error {
 		now := db.millis()
-		n, err := t.exec(`UPDATE uploads SET lease_owner = $3, lease_until = $4, version = version + 1
-			WHERE id = $1 AND repository = $2 AND lease_until <= $5`,
-			id, repo, db.owner, now+ttl.Milliseconds(), now)
+		n, err := t.exec(`UPDATE uploads SET lease_owner = $4, lease_until = $5, version = version + 1
+			WHERE id = $1 AND repository = $2 AND owner = $3 AND lease_until <= $6`,
+			id, repo, owner(ctx), db.owner, now+ttl.Milliseconds(), now)
 		if err != nil {
 			return err
 		}
-		u, err = t.queryRow(selectUpload, id, repo).scanUpload()
+		u, err = t.queryRow(selectUpload, id, repo, owner(ctx), access.ProjectOf(repo)).scanUpload()
 		if err == nil && n == 0 {
 			err = ErrLeased
 		}
@@ -123,15 +145,21 @@ func (db *DB) ReleaseUpload(ctx context.Context, id string, version int64) error
 // object. Errors: ErrLeased.
 func (db *DB) CancelUpload(ctx context.Context, u Upload) error {
 	return db.update(ctx, func(t *tx) error {
-		if err := endUpload(t, u); err != nil {
+		if _, err := endUpload(t, u); err != nil {
 			return err
 		}
 		return bury(t, DeadObject{Key: u.ID, Unsealed: true, Size: u.Size, State: u.State}, db.millis())
 	})
 }
 
-func endUpload(t *tx, u Upload) error {
-	return fenced(t.exec(`DELETE FROM uploads WHERE id = $1 AND version = $2`, u.ID, u.Version))
+// endUpload returns the session's repository, which may have been renamed since
+// u was read.
+func endUpload(t *tx, u Upload) (repo string, err error) {
+	err = t.queryRow(`DELETE FROM uploads WHERE id = $1 AND version = $2 RETURNING repository`, u.ID, u.Version).Scan(&repo)
+	if errors.Is(err, ErrNotFound) {
+		err = ErrLeased
+	}
+	return repo, err
 }
 
 // fenced turns "no row has that version" into the loss of the lease.
@@ -172,7 +200,7 @@ func (db *DB) expire(t *tx, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := endUpload(t, u); err != nil {
+	if _, err := endUpload(t, u); err != nil {
 		return err
 	}
 	return bury(t, DeadObject{Key: id, Unsealed: true, Size: u.Size, State: u.State}, db.millis())

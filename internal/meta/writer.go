@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/google/uuid"
 
+	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/oci"
 )
 
@@ -18,27 +20,22 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("repository lacks %d referenced digests, first %s", len(e.Digests), e.Digests[0])
 }
 
-// repositoryID finds or creates a repository.
-func (db *DB) repositoryID(t *tx, name string) (id string, err error) {
-	err = t.queryRow(`SELECT id FROM repositories WHERE name = $1`, name).Scan(&id)
-	if !errors.Is(err, ErrNotFound) {
-		return id, err
-	}
-	id = newID()
-	_, err = t.exec(`INSERT INTO repositories (id, name, created_at) VALUES ($1, $2, $3)`, id, name, db.millis())
-	return id, err
-}
-
 // newID makes an id that sorts by its time of birth.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
 // CommitBlob ends the session u, which the caller leases and has sealed, and
 // links its bytes into its repository as blob d. Where another upload brought
 // the same content before, that one is linked, u's bytes become a dead object,
-// and kept is false. Errors: ErrLeased.
+// and kept is false. Errors: ErrLeased; ErrNoRepository of a deleted project;
+// *QuotaError.
 func (db *DB) CommitBlob(ctx context.Context, u Upload, d oci.Digest) (kept bool, err error) {
-	err = db.update(ctx, func(t *tx) error {
-		if err := endUpload(t, u); err != nil {
+	err = db.change(ctx, func(t *tx) error {
+		name, err := endUpload(t, u) // by which the repository goes now
+		if err != nil {
+			return err
+		}
+		p, err := db.place(t, name)
+		if err != nil {
 			return err
 		}
 		if kept, err = db.insertBlob(t, d, u); err != nil {
@@ -49,11 +46,7 @@ func (db *DB) CommitBlob(ctx context.Context, u Upload, d oci.Digest) (kept bool
 				return err
 			}
 		}
-		repo, err := db.repositoryID(t, u.Repository)
-		if err != nil {
-			return err
-		}
-		return db.link(t, repo, d)
+		return db.link(t, p, d, u.Size)
 	})
 	return kept, err
 }
@@ -82,12 +75,19 @@ func (db *DB) insertBlob(t *tx, d oci.Digest, u Upload) (kept bool, err error) {
 
 // link lets a repository serve blob d, which exists, and plans the look at
 // whether a manifest came to hold it.
-func (db *DB) link(t *tx, repo string, d oci.Digest) error {
-	if _, err := t.exec(`INSERT INTO links (repository_id, digest, seen_at, review_at) VALUES ($1, $2, $3, $3)
-		ON CONFLICT (repository_id, digest) DO UPDATE SET seen_at = excluded.seen_at`, repo, d.String(), db.millis()); err != nil {
+func (db *DB) link(t *tx, p place, d oci.Digest, size int64) error {
+	n, err := t.exec(`INSERT INTO links (repository_id, digest, seen_at, review_at) VALUES ($1, $2, $3, $3)
+		ON CONFLICT (repository_id, digest) DO NOTHING`, p.id, d.String(), db.millis())
+	switch {
+	case err == nil && n == 1:
+		err = p.holdBlob(t, d, size)
+	case err == nil:
+		_, err = t.exec(`UPDATE links SET seen_at = $3 WHERE repository_id = $1 AND digest = $2`, p.id, d.String(), db.millis())
+	}
+	if err != nil {
 		return err
 	}
-	return settle(t, repo, d, "blob")
+	return settle(t, p.id, d, "blob")
 }
 
 // settle turns references that waited for d into real ones.
@@ -107,20 +107,22 @@ func settle(t *tx, repo string, d oci.Digest, kind string) error {
 }
 
 // Mount links blob d of the repository from, or of any when from is "", into
-// repo and returns its size. Errors: ErrNotFound.
+// repo and returns its size. Errors: ErrNotFound; ErrNoRepository of a deleted
+// project; *QuotaError.
 func (db *DB) Mount(ctx context.Context, repo, from string, d oci.Digest) (size int64, err error) {
-	err = db.update(ctx, func(t *tx) error {
+	err = db.change(ctx, func(t *tx) error {
 		err := t.queryRow(`SELECT b.size FROM blobs b
 			JOIN links l ON l.digest = b.digest JOIN repositories r ON r.id = l.repository_id
-			WHERE b.digest = $1 AND NOT b.damaged AND ($2 = '' OR r.name = $2) LIMIT 1`, d.String(), from).Scan(&size)
+			WHERE b.digest = $1 AND NOT b.damaged AND ($2 = '' OR r.name = $2) AND r.name < $3 LIMIT 1`,
+			d.String(), from, hidden).Scan(&size)
 		if err != nil {
 			return err
 		}
-		id, err := db.repositoryID(t, repo)
+		p, err := db.place(t, repo)
 		if err != nil {
 			return err
 		}
-		return db.link(t, id, d)
+		return db.link(t, p, d, size)
 	})
 	return size, err
 }
@@ -137,7 +139,7 @@ type PutManifest struct {
 }
 
 // PutManifest stores a manifest, what it holds, and its tags; all or nothing.
-// Errors: *MissingError.
+// Errors: *MissingError; ErrNoRepository of a deleted project; *QuotaError.
 func (db *DB) PutManifest(ctx context.Context, p PutManifest) error {
 	annotations := ""
 	if p.Parsed.Subject != nil && len(p.Parsed.Annotations) > 0 {
@@ -147,25 +149,40 @@ func (db *DB) PutManifest(ctx context.Context, p PutManifest) error {
 		}
 		annotations = string(text)
 	}
-	return db.update(ctx, func(t *tx) error {
-		repo, err := db.repositoryID(t, p.Repository)
+	return db.change(ctx, func(t *tx) error {
+		at, err := db.place(t, p.Repository)
 		if err != nil {
 			return err
 		}
-		isNew, err := db.insertManifest(t, repo, annotations, p)
+		isNew, err := db.insertManifest(t, at.id, annotations, p)
 		if err != nil {
 			return err
 		}
 		if isNew {
-			if err := reference(t, repo, p); err != nil {
-				return err
-			}
-			if err := settle(t, repo, p.Digest, "manifest"); err != nil {
+			if err := at.takeIn(t, p); err != nil {
 				return err
 			}
 		}
-		return db.tag(t, repo, p.Digest, p.Tags)
+		if err := db.tag(t, at.id, p.Digest, p.Tags); err != nil {
+			return err
+		}
+		return db.record(t, ctx, func(e *audit.Event) {
+			e.Action, e.Status = "manifest.write", 201
+			e.Repository, e.Reference = p.Repository, strings.Join(p.Tags, ",")
+			e.Digest, e.Bytes = p.Digest.String(), int64(len(p.Content))
+		})
 	})
+}
+
+// takeIn records what a manifest that has just been stored uses and holds.
+func (p *place) takeIn(t *tx, m PutManifest) error {
+	if err := p.holdManifest(t, int64(len(m.Content))); err != nil {
+		return err
+	}
+	if err := reference(t, p.id, m); err != nil {
+		return err
+	}
+	return settle(t, p.id, m.Digest, "manifest")
 }
 
 func (db *DB) insertManifest(t *tx, repo, annotations string, p PutManifest) (isNew bool, err error) {

@@ -18,9 +18,14 @@ import (
 //
 // A blob that is found can be opened, so Blob is checked as BlobRead. Mount is
 // a BlobMount into repo and a BlobRead of from; where reading is refused the
-// blob is unknown. An upload session is checked when it starts, when it is
-// resumed and when it commits, so that it cannot outlive its right.
-// PutManifest is a ManifestWrite and a TagWrite for each tag.
+// blob is unknown. PutManifest is a ManifestWrite and a TagWrite for each tag.
+//
+// An upload session cannot outlive its right: it is checked when it starts,
+// when it is resumed and when it commits. A commit that brings bytes is asked
+// for twice as the same BlobWrite: with the bytes that are there before any are
+// read, and with all of them when the last one is, however long that took. A
+// refusal then leaves them in the session. Append asks nothing more: what it
+// adds becomes content with a commit only, and the next request asks anyway.
 func Guard(r Registry, checks ...Check) Registry {
 	if len(checks) == 0 {
 		return r
@@ -226,7 +231,37 @@ func (u *guardedUpload) Commit(ctx context.Context, off int64, r io.Reader, d oc
 	if err := u.guard.check(ctx, op); err != nil {
 		return oci.Descriptor{}, err
 	}
+	if r != nil {
+		r = &lastCheck{inner: r, check: func(n int64) error {
+			op.Size += n
+			return u.guard.check(ctx, op)
+		}}
+	}
 	return u.inner.Commit(ctx, off, r, d)
+}
+
+// lastCheck ends a body with the outcome of a check, which learns its length.
+// It asks once.
+type lastCheck struct {
+	inner io.Reader
+	n     int64
+	check func(n int64) error
+	end   error // nil: not reached
+}
+
+func (r *lastCheck) Read(p []byte) (int, error) {
+	if r.end != nil {
+		return 0, r.end
+	}
+	n, err := r.inner.Read(p)
+	r.n += int64(n)
+	if err != io.EOF {
+		return n, err
+	}
+	if r.end = r.check(r.n); r.end == nil {
+		r.end = io.EOF
+	}
+	return n, r.end
 }
 
 // Cancel needs no right of its own: it gives back what the session took.

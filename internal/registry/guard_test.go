@@ -253,6 +253,71 @@ func TestGuardAsksAgainAtTheCommit(t *testing.T) {
 	a.want(t, "a commit", registry.Op{Action: registry.BlobWrite, Repo: "team/app", Ref: oci.DigestRef(d), Size: 3})
 }
 
+// TestGuardAsksAtTheEndOfACommit: a right that goes while the bytes come is
+// missed when they are all there.
+func TestGuardAsksAtTheEndOfACommit(t *testing.T) {
+	inner := open(t)
+	a := &asked{}
+	r := registry.Guard(inner, a.check)
+	content := registrytest.Random(100_000)
+	d := oci.SHA256.FromBytes(content)
+	u, err := r.StartUpload(t.Context(), "team/app", registry.UploadOptions{})
+	if err != nil {
+		t.Fatalf("start: %v", err)
+	}
+	if err := u.Append(t.Context(), 0, bytes.NewReader(content[:1000])); err != nil {
+		t.Fatalf("append: %v", err)
+	}
+	revoke := readerFunc(func([]byte) (int, error) {
+		a.deny = denied
+		return 0, io.EOF
+	})
+	_, err = u.Commit(t.Context(), 1000, io.MultiReader(bytes.NewReader(content[1000:]), revoke), d)
+	registrytest.WantCode(t, "commit while the right goes", err, registry.Denied)
+	_, err = inner.Blob(t.Context(), "team/app", d)
+	registrytest.WantCode(t, "find what was not committed", err, registry.NameUnknown)
+
+	a.deny, a.ops = nil, nil
+	if u, err = r.ResumeUpload(t.Context(), "team/app", u.ID()); err != nil {
+		t.Fatalf("resume: %v", err)
+	}
+	if u.Offset() != int64(len(content)) {
+		t.Errorf("the session holds %d bytes, want all %d", u.Offset(), len(content))
+	}
+	if _, err := u.Commit(t.Context(), -1, bytes.NewReader(nil), d); err != nil {
+		t.Fatalf("commit: %v", err)
+	}
+	write := registry.Op{Action: registry.BlobWrite, Repo: "team/app", Ref: oci.DigestRef(d), Size: int64(len(content))}
+	a.want(t, "a commit of what is there", registry.Op{Action: registry.UploadResume, Repo: "team/app"}, write, write)
+}
+
+func TestGuardTellsTheSizeOfACommit(t *testing.T) {
+	a := &asked{}
+	r := registry.Guard(open(t), a.check)
+	content := registrytest.Random(5000)
+	d := oci.SHA256.FromBytes(content)
+	u, err := r.StartUpload(t.Context(), "team/app", registry.UploadOptions{})
+	if err != nil {
+		t.Fatalf("start: %v", err)
+	}
+	if err := u.Append(t.Context(), 0, bytes.NewReader(content[:1000])); err != nil {
+		t.Fatalf("append: %v", err)
+	}
+	a.ops = nil
+	if _, err := u.Commit(t.Context(), 1000, bytes.NewReader(content[1000:]), d); err != nil {
+		t.Fatalf("commit: %v", err)
+	}
+	before := registry.Op{Action: registry.BlobWrite, Repo: "team/app", Ref: oci.DigestRef(d), Size: 1000}
+	after := before
+	after.Size = 5000
+	a.want(t, "a commit with bytes", before, after)
+}
+
+// readerFunc is a reader that is one function.
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 func TestGuardLeavesBlobsAlone(t *testing.T) {
 	inner := open(t)
 	d := registrytest.PushBlob(t, inner, "team/app", []byte("abc"))

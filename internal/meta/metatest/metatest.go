@@ -27,7 +27,10 @@ const (
 func Run(t *testing.T, open func(t *testing.T, o meta.Options) *meta.DB) {
 	t.Helper()
 	common := slices.Concat(blobCases, manifestCases, pendingCases, deleteCases, listCases,
-		uploadCases, leaseCases, collectCases, deadCases, checkCases, concurrentCases)
+		uploadCases, leaseCases, collectCases, deadCases, checkCases, concurrentCases,
+		organizationCases, projectCases, memberCases, userCases, groupCases, keyCases, trustCases, planCases,
+		usageCases, quotaCases, renameCases, projectDeleteCases, purgeCases, ownerCases, recordCases,
+		rateCases, auditCases, claimCases, loginCases, tokenCases)
 	t.Run("alone", func(t *testing.T) { runCases(t, common, open, false) })
 	t.Run("shared", func(t *testing.T) { runCases(t, slices.Concat(common, expiryCases), open, true) })
 }

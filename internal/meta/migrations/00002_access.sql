@@ -46,7 +46,8 @@ CREATE TABLE projects (
     created_at      BIGINT  NOT NULL,
     deleted_at      BIGINT
 );
-CREATE INDEX projects_organization ON projects (organization_id);
+CREATE INDEX projects_organization ON projects (organization_id, name);
+CREATE INDEX projects_visibility ON projects (visibility, name);
 CREATE INDEX projects_deleted ON projects (deleted_at) WHERE deleted_at IS NOT NULL;
 
 -- What a project uses, kept by the transactions that change it: bytes of its
@@ -106,6 +107,7 @@ CREATE TABLE users (
     created_at  BIGINT  NOT NULL,
     UNIQUE (issuer, subject)
 );
+CREATE INDEX users_admin ON users (id) WHERE admin;
 
 -- A claim is what an identity provider calls the group.
 CREATE TABLE user_groups (
@@ -140,6 +142,7 @@ CREATE TABLE grants (
     CHECK ((organization_id IS NULL) <> (project_id IS NULL))
 );
 CREATE UNIQUE INDEX grants_one ON grants (COALESCE(project_id, organization_id), prefix, COALESCE(user_id, group_id));
+CREATE INDEX grants_place ON grants (COALESCE(project_id, organization_id), id);
 CREATE INDEX grants_user ON grants (user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX grants_group ON grants (group_id) WHERE group_id IS NOT NULL;
 
@@ -203,7 +206,7 @@ CREATE TABLE refresh_tokens (
     last_used  BIGINT,
     CHECK (user_id IS NOT NULL OR key_id IS NOT NULL)
 );
-CREATE INDEX refresh_tokens_user ON refresh_tokens (user_id);
+CREATE INDEX refresh_tokens_user ON refresh_tokens (user_id, id);
 CREATE INDEX refresh_tokens_key ON refresh_tokens (key_id);
 CREATE INDEX refresh_tokens_expiry ON refresh_tokens (expires_at);
 
@@ -214,6 +217,7 @@ CREATE TABLE logins (
     document   TEXT   NOT NULL,
     expires_at BIGINT NOT NULL
 );
+CREATE INDEX logins_expiry ON logins (expires_at);
 
 -- Wrong secrets of late. One that is tried again and again is one row.
 CREATE TABLE login_failures (

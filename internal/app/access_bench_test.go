@@ -1,0 +1,147 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/berth-registry/berth/internal/access"
+	"github.com/berth-registry/berth/internal/auth"
+	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/oci"
+	"github.com/berth-registry/berth/internal/registry"
+)
+
+// BenchmarkManifestGet compares the same pull from an open registry and from one
+// that asks for log-in: what identification, policy, limits and trail cost.
+func BenchmarkManifestGet(b *testing.B) {
+	open := benchSite(b, nil)
+	guarded := benchSite(b, map[string]string{"auth.mode": "required"})
+	key := guarded.projectKey(b, "bench")
+	token := guarded.token(b, key, "repository:bench/app:pull")
+	for name, get := range map[string]func(*http.Client) int{
+		"open":  open.getter(""),
+		"token": guarded.getter("Bearer " + token),
+		"key":   guarded.getter(basic("ci", key)),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				client := &http.Client{Transport: &http.Transport{}}
+				defer client.CloseIdleConnections()
+				for pb.Next() {
+					if status := get(client); status != http.StatusOK {
+						b.Errorf("status %d", status)
+						return
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkToken is a log-in with a key, for one scope.
+func BenchmarkToken(b *testing.B) {
+	s := benchSite(b, map[string]string{"auth.mode": "required"})
+	key := s.projectKey(b, "bench")
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			s.token(b, key, "repository:bench/app:pull")
+		}
+	})
+}
+
+// benchServer is a site on loopback with the manifest bench/app:v1.
+type benchServer struct {
+	*httptest.Server
+	site *site
+}
+
+func benchSite(b *testing.B, keys map[string]string) *benchServer {
+	b.Helper()
+	c := settings(b, keys)
+	st, err := openStore(b.Context(), c)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(st.close)
+	content := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`)
+	if _, err := st.registry.PutManifest(context.Background(), "bench/app", registry.Manifest{Content: content}, "v1"); err != nil {
+		b.Fatal(err)
+	}
+	s, err := newSite(b.Context(), c, st, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.closeWithin(cutTimeout) })
+	srv := &benchServer{httptest.NewServer(s.handler), s}
+	b.Cleanup(srv.Close)
+	return srv
+}
+
+// projectKey makes a key that may pull from a project.
+func (s *benchServer) projectKey(b *testing.B, project string) string {
+	b.Helper()
+	p, err := s.site.directory.Project(b.Context(), project)
+	if err != nil {
+		b.Fatal(err)
+	}
+	secret, hash := auth.NewKey(auth.ProjectKey)
+	k := access.Key{ID: meta.NewID(), Name: "ci", ProjectID: p.ID, Role: access.Reader, Addresses: []netip.Prefix{}, Prefixes: []string{}}
+	if _, err := s.site.store.db.CreateKey(b.Context(), meta.Change{}, k, hash); err != nil {
+		b.Fatal(err)
+	}
+	return secret
+}
+
+func (s *benchServer) token(b *testing.B, key, scope string) string {
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, s.URL+auth.TokenPath+"?scope="+scope, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.SetBasicAuth("ci", key)
+	resp, err := s.Client().Do(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var answer struct{ Token string }
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.Token == "" {
+		b.Fatalf("status %s: %v", resp.Status, err)
+	}
+	return answer.Token
+}
+
+// getter gets the manifest by its tag and returns the status.
+func (s *benchServer) getter(authorization string) func(*http.Client) int {
+	return func(client *http.Client) int {
+		r, err := http.NewRequest(http.MethodGet, s.URL+"/v2/bench/app/manifests/v1", nil)
+		if err != nil {
+			return 0
+		}
+		r.Header.Set("Accept", oci.MediaTypeIndex)
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
+		resp, err := client.Do(r)
+		if err != nil {
+			return 0
+		}
+		defer resp.Body.Close()
+		io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode
+	}
+}
+
+func basic(name, secret string) string {
+	r := http.Request{Header: http.Header{}}
+	r.SetBasicAuth(name, secret)
+	return strings.Clone(r.Header.Get("Authorization"))
+}

@@ -1,0 +1,228 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/berth-registry/berth/internal/access"
+	"github.com/berth-registry/berth/internal/apihttp"
+	"github.com/berth-registry/berth/internal/audit"
+	"github.com/berth-registry/berth/internal/audit/recorder"
+	"github.com/berth-registry/berth/internal/auth"
+	"github.com/berth-registry/berth/internal/authhttp"
+	"github.com/berth-registry/berth/internal/clientaddr"
+	"github.com/berth-registry/berth/internal/config"
+	"github.com/berth-registry/berth/internal/directory"
+	"github.com/berth-registry/berth/internal/limit"
+	"github.com/berth-registry/berth/internal/manage"
+	"github.com/berth-registry/berth/internal/ocihttp"
+	"github.com/berth-registry/berth/internal/oidc"
+	"github.com/berth-registry/berth/internal/policy"
+	"github.com/berth-registry/berth/internal/registry"
+)
+
+// issuer names this registry in the tokens that it makes for itself.
+const issuer = "berth"
+
+// site is what stands between requests and a store: who the caller is, what it
+// may do and how much, what is recorded of it, and the fronts.
+type site struct {
+	config *config.Config
+	store  *store
+	log    *slog.Logger
+
+	directory *directory.Directory
+	tokens    *auth.Tokens
+	callers   *auth.Authenticator
+	policy    *policy.Policy
+	limits    *limit.Limiter
+	trail     *recorder.Recorder
+	ready     *readiness
+	handler   http.Handler
+
+	background sync.WaitGroup
+	stop       context.CancelFunc
+}
+
+// newSite builds a site over an opened store and starts what it does beside
+// requests. The caller closes it after the last request, before the store.
+func newSite(ctx context.Context, c *config.Config, st *store, log *slog.Logger) (*site, error) {
+	s := &site{config: c, store: st, log: log, directory: directory.New(st.db), ready: &readiness{store: st}}
+	if err := s.knowCallers(ctx); err != nil {
+		return nil, err
+	}
+	s.policy = policy.New(s.directory, st.db, policy.Options{
+		Newcomers: access.Newcomers(c.Projects.Newcomers), ReadOnly: c.ReadOnly,
+	})
+	s.limits = limit.New(s.directory, st.db, limit.Options{Log: log})
+	s.trail = recorder.New(st.db, recorder.Options{Log: log, Status: ocihttp.Status})
+	root, err := s.routes()
+	if err != nil {
+		return nil, errors.Join(err, s.trail.Close(ctx))
+	}
+	s.handler = clientaddr.New(c.TrustedProxies()).Handler(root)
+	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.background.Go(func() { s.limits.Run(ctx) })
+	s.background.Go(func() { s.upkeep(ctx) })
+	return s, nil
+}
+
+// closeWithin ends what runs beside requests and writes what waits.
+func (s *site) closeWithin(limit time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	s.stop()
+	s.background.Wait()
+	s.callers.Close()
+	s.limits.Close(ctx)
+	if err := s.trail.Close(ctx); err != nil {
+		s.log.Error("the audit trail is not complete", "error", err)
+	}
+}
+
+// knowCallers makes what tells callers apart.
+func (s *site) knowCallers(ctx context.Context) (err error) {
+	db := s.store.db
+	s.tokens, err = auth.NewTokens(ctx, auth.TokenOptions{
+		Store: db, Issuer: issuer, Services: []string{auth.ServiceOf(s.config.URLs())},
+		TTL: s.config.Auth.TokenTTL, Rotation: s.config.Auth.KeyRotation,
+	})
+	if err != nil {
+		return err
+	}
+	jobs := oidc.NewWorkloads(oidc.WorkloadOptions{Store: db, Log: s.log})
+	s.callers = auth.NewAuthenticator(auth.Options{
+		Directory: s.directory, Tokens: s.tokens, Failures: db, TouchKeys: db.TouchKeys,
+		Open: s.open(), Exchange: jobs.Exchange, Log: s.log,
+	})
+	return nil
+}
+
+// open says whether callers without credentials may do everything.
+func (s *site) open() func(context.Context) (bool, error) {
+	switch {
+	case s.config.InsecureAnonymous:
+		return func(context.Context) (bool, error) { return true, nil }
+	case asksForLogin(s.config):
+		return nil
+	}
+	return func(ctx context.Context) (bool, error) {
+		guarded, err := s.directory.Guarded(ctx)
+		return err == nil && !guarded, err
+	}
+}
+
+// asksForLogin reports whether log-in is asked for even while nobody could.
+func asksForLogin(c *config.Config) bool {
+	return !c.InsecureAnonymous && (c.Auth.Mode == "required" || !isLoopback(c.Listen))
+}
+
+// routes joins the fronts.
+func (s *site) routes() (http.Handler, error) {
+	challenges, err := auth.NewChallenges(auth.ServiceOf(s.config.URLs()), s.config.URLs())
+	if err != nil {
+		return nil, err
+	}
+	people, err := s.people()
+	if err != nil {
+		return nil, err
+	}
+	return &root{
+		oci: ocihttp.New(ocihttp.Options{
+			Open: s.registryFor, Identify: s.identify, Challenge: challenges.Value,
+			Log: s.log, BodyIdle: s.config.HTTP.BodyIdle,
+		}),
+		api: apihttp.New(apihttp.Options{Manage: s.manager(), Identify: s.identifyManager, Log: s.log}),
+		tokens: authhttp.New(authhttp.Options{
+			Authenticator: s.callers, Tokens: s.tokens, Refresh: s.refresh(),
+			Allow: s.policy.Allow, Record: s.trail.Record, Log: s.log,
+		}),
+		people: people,
+		ready:  s.ready,
+	}, nil
+}
+
+// people is the log-in of people at an identity provider, nil where there is
+// none.
+func (s *site) people() (http.Handler, error) {
+	o := s.config.Auth.OIDC
+	if o.Issuer == "" {
+		return nil, nil
+	}
+	secret := ""
+	if o.ClientSecretFile != "" {
+		text, err := os.ReadFile(o.ClientSecretFile)
+		if err != nil {
+			return nil, err
+		}
+		secret = strings.TrimSpace(string(text))
+	}
+	base := strings.TrimRight(s.config.URL, "/")
+	return oidc.NewPeople(oidc.PeopleOptions{
+		Issuer: o.Issuer, ClientID: o.ClientID, ClientSecret: secret,
+		NameClaim: o.NameClaim, GroupsClaim: o.GroupsClaim,
+		BaseURL: func(*http.Request) string { return base }, Store: s.store.db, Record: s.trail.Record, Log: s.log,
+	})
+}
+
+func (s *site) refresh() *auth.Refresh {
+	if !s.config.Auth.RefreshTokens {
+		return nil
+	}
+	return auth.NewRefresh(auth.RefreshOptions{Store: s.store.db, Authenticator: s.callers, TTL: s.config.Auth.RefreshTTL})
+}
+
+func (s *site) manager() *manage.Manager {
+	return manage.New(manage.Options{
+		Store: s.store.db, Directory: s.directory, Passwords: s.callers, ValidateRule: oidc.ValidateRule,
+		Refused:    func(_ context.Context, e audit.Event) { s.trail.Record(e) },
+		Newcomers:  access.Newcomers(s.config.Projects.Newcomers),
+		Restorable: s.config.Projects.Retention,
+	})
+}
+
+// registryFor is the registry as a caller may see and use it.
+func (s *site) registryFor(id auth.Identity) registry.Registry {
+	before, after, bytes := s.limits.For(id)
+	guarded := registry.Guard(s.store.registry, before, s.policy.For(id), after)
+	return registry.Observe(guarded, s.trail.Observer(), bytes)
+}
+
+// identify says who sent a request, in the registry's codes.
+func (s *site) identify(r *http.Request) (auth.Identity, error) {
+	id, err := s.callers.Identify(r)
+	return id, coded(err)
+}
+
+// identifyManager is identify for the management API. A browser on this machine
+// that was led here under a foreign name speaks for a foreign page.
+func (s *site) identifyManager(r *http.Request) (auth.Identity, error) {
+	id, err := s.identify(r)
+	if id.Kind == access.Local && !s.config.InsecureAnonymous && !isLoopback(r.Host) {
+		return auth.Identity{}, &registry.Error{Code: registry.Unauthorized, Err: auth.ErrCredentials}
+	}
+	return id, err
+}
+
+// coded gives an error of identification its code.
+func coded(err error) error {
+	var throttled *auth.ThrottledError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &throttled):
+		return &registry.Error{Code: registry.TooManyRequests, Err: err,
+			Detail: "too many failed log-ins; wait and try again", Limit: &registry.Limit{RetryAfter: throttled.RetryAfter}}
+	case errors.Is(err, auth.ErrUnavailable):
+		return &registry.Error{Code: registry.Unavailable, Err: err, Detail: "the issuer of the ID token cannot be reached; try again"}
+	case errors.Is(err, auth.ErrCredentials):
+		return &registry.Error{Code: registry.Unauthorized, Err: err}
+	}
+	return err
+}
