@@ -2,13 +2,13 @@ package test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"html"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -32,9 +32,10 @@ func startProvider(t *testing.T, users map[string]any) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("node", "server.mjs", string(settings))
+	var warnings bytes.Buffer
+	cmd := exec.Command(newClient(t, "node").path, "server.mjs", string(settings))
 	cmd.Dir = "oidc"
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = &warnings
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +49,9 @@ func startProvider(t *testing.T, users map[string]any) string {
 	}
 	t.Cleanup(func() {
 		stdin.Close()
-		cmd.Wait()
+		if err := cmd.Wait(); err != nil || t.Failed() {
+			t.Logf("the OpenID provider ended: %v\n%s", err, warnings.String())
+		}
 	})
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {

@@ -90,6 +90,9 @@ func (l *login) run(ctx context.Context) error {
 	if oldErr == nil && old.KeyID != "" && old.KeyID != c.KeyID {
 		l.forget(ctx, old) // made by the log-in before, and used by nobody now
 	}
+	if os.Getenv("BERTH_KEY") != "" {
+		fmt.Fprintln(l.streams.Err, "berth: warning: BERTH_KEY is set, and other commands use that")
+	}
 	out := output{l.streams.Out, l.json}
 	return out.say(me, "logged in to %s as %s", l.server, me.Name)
 }

@@ -28,7 +28,8 @@ OCI client push to it and pull from it.
 With no configuration it keeps its content in ./berth-data and listens on
 127.0.0.1:5000.`,
 		Example: `  berth serve
-  docker push 127.0.0.1:5000/library/hello:latest`,
+  docker push 127.0.0.1:5000/library/hello:latest
+  berth project create acme --visibility private`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -37,14 +38,23 @@ With no configuration it keeps its content in ./berth-data and listens on
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{err, c.CommandPath()}
 	})
-	root.AddCommand(newServe(s), newCheck(s), newConfig(s), newAdmin(s), newVersion(s))
-	root.AddCommand(newLogin(s), newLogout(s), newWhoami(s))
-	root.AddCommand(newProject(s), newOrganization(s), newMember(s), newUser(s), newGroup(s),
+	addGroup(root, "Run a registry:", newServe(s), newCheck(s), newConfig(s), newAdmin(s), newVersion(s))
+	addGroup(root, "Manage one from anywhere:", newLogin(s), newLogout(s), newWhoami(s),
+		newProject(s), newOrganization(s), newMember(s), newUser(s), newGroup(s),
 		newKey(s), newTrust(s), newPlan(s), newAudit(s), newToken(s))
 	root.RunE = func(c *cobra.Command, args []string) error { return c.Help() }
 	root.Args = noArgs
 	addExamples(root)
 	return root
+}
+
+// addGroup adds commands that the help lists together.
+func addGroup(root *cobra.Command, title string, subs ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title})
+	for _, c := range subs {
+		c.GroupID = title
+		root.AddCommand(c)
+	}
 }
 
 // addExamples gives the commands that cobra brings along what they lack.

@@ -137,7 +137,11 @@ func (t *trail) wait(ctx context.Context, until *time.Time) error {
 		case <-ctx.Done():
 			return nil
 		}
-		err := t.forward(ctx, new(t.newest.Add(-lateness)), until)
+		var since *time.Time
+		if !t.newest.IsZero() {
+			since = new(t.newest.Add(-lateness))
+		}
+		err := t.forward(ctx, since, until)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -59,6 +59,7 @@ func newAPI(o Options) *api {
 	} {
 		routes(a)
 	}
+	a.documentHeaders()
 	a.document(".json", "application/openapi+json", func() ([]byte, error) { return json.Marshal(a.huma.OpenAPI()) })
 	a.document(".yaml", "application/openapi+yaml", a.huma.OpenAPI().YAML)
 	return a
@@ -84,7 +85,7 @@ func config() huma.Config {
 			Info: &huma.Info{
 				Title:       "Berth API",
 				Version:     documentVersion,
-				Description: "Organizations, projects, members, keys and what else decides who may do what in a Berth registry.",
+				Description: about,
 				License:     &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 			},
 			Components: &huma.Components{
@@ -104,6 +105,34 @@ func config() huma.Config {
 		Transformers:                 []huma.Transformer{withoutSecrets},
 	}
 	return c
+}
+
+// about is what holds for all operations.
+const about = `Organizations, projects, members, keys and what else decides who may do what in a Berth registry.
+
+Errors are problem objects (RFC 9457): detail says what to do, errors what is wrong with which part of the request. What you may not see is 404 as if it were not there; what you see but may not do is 403.
+
+Lists come in pages: limit bounds a page, and next, where it is there, is the after of the next one.
+
+A request that creates something may carry an Idempotency-Key, so that it can be sent again when its answer was lost.
+
+Every answer has an X-Request-Id, which is in the server's log and in the audit trail; a short one that you send is kept. No answer may be stored by caches.`
+
+// documentHeaders says which headers come with which errors.
+func (a *api) documentHeaders() {
+	challenge := map[string]*huma.Param{"WWW-Authenticate": {
+		Description: "How to log in", Schema: &huma.Schema{Type: huma.TypeString},
+	}}
+	retry := map[string]*huma.Param{"Retry-After": {
+		Description: "Seconds until it makes sense to try again", Schema: &huma.Schema{Type: huma.TypeInteger},
+	}}
+	for _, item := range a.huma.OpenAPI().Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
+			if op != nil {
+				op.Responses["401"].Headers, op.Responses["429"].Headers, op.Responses["503"].Headers = challenge, retry, retry
+			}
+		}
+	}
 }
 
 func tags() []*huma.Tag {
@@ -150,7 +179,7 @@ func (a *api) operation(o op) huma.Operation {
 		OperationID: o.id, Method: o.method, Path: o.path, Tags: []string{o.tag},
 		Summary: o.summary, Description: o.description, DefaultStatus: o.status,
 		MaxBodyBytes: maxBody, BodyReadTimeout: -1, // it is read already
-		Errors:       []int{401, 403, 404, 422, 429, 500, 503},
+		Errors: []int{401, 403, 404, 422, 429, 500, 503},
 	}
 	if o.content != nil {
 		h.Responses = map[string]*huma.Response{"200": {Description: http.StatusText(http.StatusOK), Content: o.content}}

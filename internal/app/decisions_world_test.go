@@ -53,6 +53,7 @@ type asker struct {
 	name   string
 	header string // Authorization
 	owner  string // of upload sessions
+	key    string // its id, of a user's
 	// again is the same subject by a token that was asked for everything: it
 	// must get the same answers. "" for noChange.
 	again string
@@ -287,7 +288,7 @@ func (w *realm) userKey(name, user string, k access.Key) asker {
 	k, err := w.db().CreateKey(w.Context(), noChange, k, hash)
 	w.ok(err)
 	p := w.principal(user, k.ID)
-	return asker{name: name, header: basicLogin("", secret), owner: p.Owner(), again: w.token(p, w.everything()), user: user}
+	return asker{name: name, header: basicLogin("", secret), owner: p.Owner(), key: k.ID, again: w.token(p, w.everything()), user: user}
 }
 
 // lapsed adds users who lost what they had, and tokens that are worth less than
@@ -373,12 +374,14 @@ func (w *realm) everything(actions ...string) []auth.Scope {
 	if len(actions) == 0 {
 		actions = []string{"*"}
 	}
+	repos := []string{w.library.Repo, w.secret.Repo}
 	for _, at := range w.places {
-		list = append(list, auth.Scope{Type: "repository", Name: at.repo, Actions: actions})
+		repos = append(repos, at.repo)
 	}
-	return append(list,
-		auth.Scope{Type: "repository", Name: w.library.Repo, Actions: actions},
-		auth.Scope{Type: "repository", Name: w.secret.Repo, Actions: actions})
+	for _, repo := range repos {
+		list = append(list, auth.Scope{Type: "repository", Name: repo, Actions: actions})
+	}
+	return list
 }
 
 // token is the Authorization of a token that was asked for scopes.

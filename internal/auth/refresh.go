@@ -11,7 +11,8 @@ import (
 
 // RefreshStore keeps refresh tokens; *meta.DB is one.
 type RefreshStore interface {
-	// CreateRefreshToken gives the token its id.
+	// CreateRefreshToken gives the token its id. It fails with
+	// access.ErrNotFound where its user or key does not count any more.
 	CreateRefreshToken(ctx context.Context, t access.RefreshToken, hash string) error
 	// RefreshTokenByHash fails with access.ErrNotFound.
 	RefreshTokenByHash(ctx context.Context, hash string) (access.RefreshToken, error)
@@ -57,7 +58,11 @@ func (r *Refresh) Issue(ctx context.Context, p *access.Principal, service, clien
 		t.Address = p.Address.String()
 	}
 	secret, hash := NewKey(refreshKey)
-	if err := r.o.Store.CreateRefreshToken(ctx, t, hash); err != nil {
+	err := r.o.Store.CreateRefreshToken(ctx, t, hash)
+	switch {
+	case errors.Is(err, access.ErrNotFound):
+		return "", refuse("the log-in has just ended")
+	case err != nil:
 		return "", err
 	}
 	return secret, nil

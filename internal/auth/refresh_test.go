@@ -96,6 +96,17 @@ func TestRefreshEnds(t *testing.T) {
 	s.ended("", again)
 }
 
+// TestRefreshTooLate: who was just let in may be out again.
+func TestRefreshTooLate(t *testing.T) {
+	s := newServer(t)
+	s.user("alice", "wonderland")
+	id := s.lets("user:alice", basic("alice", "wonderland"))
+	s.ok(s.db.SetUser(t.Context(), meta.Change{}, "alice", meta.UserChange{Locked: new(true)}))
+	if secret, err := s.refresh.Issue(t.Context(), &id.Principal, service, ""); secret != "" || !errors.Is(err, auth.ErrCredentials) {
+		t.Errorf("%q, %v", secret, err)
+	}
+}
+
 func TestNoRefresh(t *testing.T) {
 	s := newServer(t)
 	for _, p := range []access.Principal{{}, {Kind: access.Workload, ID: "r"}, {Kind: access.Local}} {

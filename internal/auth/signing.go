@@ -179,12 +179,6 @@ func NewSigningKey() (access.SigningKey, error) {
 	return access.SigningKey{ID: hex.EncodeToString(id[:]), Algorithm: string(algorithm), Private: private}, nil
 }
 
-// NewKey is NewSigningKey for those who give it an id of their own.
-func (t *Tokens) NewKey() (algorithm string, private []byte, err error) {
-	key, err := NewSigningKey()
-	return key.Algorithm, key.Private, err
-}
-
 // Maintain replaces the signing key when it is old enough and deletes those
 // that nothing needs any more. It is to be called every few minutes, by every
 // replica.

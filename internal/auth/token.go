@@ -21,7 +21,8 @@ import (
 
 const (
 	maxToken    = 16 << 10 // bytes
-	maxVerified = 1 << 14  // tokens that are remembered
+	maxVerified = 1 << 13  // tokens that are remembered
+	maxUsual    = 4 << 10  // bytes of one that is; few are as long
 	maxSkew     = time.Minute
 )
 
@@ -160,7 +161,9 @@ func (t *Tokens) Verify(ctx context.Context, token string) (access.Principal, []
 		if v, err = t.verify(ctx, keys, token); err != nil {
 			return access.Principal{}, nil, err
 		}
-		t.verified.put(sum, v)
+		if len(token) <= maxUsual {
+			t.verified.put(sum, v)
+		}
 	}
 	now := t.o.Now()
 	switch {

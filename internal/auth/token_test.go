@@ -38,7 +38,7 @@ func TestToken(t *testing.T) {
 		{Kind: access.Robot, ID: "k-2", Name: "acme/ci", KeyID: "k-2"},
 		{Kind: access.Workload, ID: "r:1", Name: "acme/main"},
 	} {
-		for _, scopes := range [][]auth.Scope{nil, someScopes} {
+		for _, scopes := range [][]auth.Scope{nil, someScopes, longScopes(20)} {
 			s.clock.move(1234567 * time.Microsecond)
 			token, issued, err := s.tokens.Mint(t.Context(), p, service, scopes)
 			s.ok(err)
@@ -296,13 +296,12 @@ func TestRevokedSigningKey(t *testing.T) {
 	token := one.mint(auth.Identity{})
 	one.lets("", "Bearer "+token)
 	two.lets("", "Bearer "+token)
-	algorithm, private, err := one.tokens.NewKey()
-	one.ok(err)
-	one.ok(one.db.ReplaceSigningKey(t.Context(), meta.Change{}, access.SigningKey{ID: "new", Algorithm: algorithm, Private: private}, true))
+	key := aKey(t)
+	one.ok(one.db.ReplaceSigningKey(t.Context(), meta.Change{}, key, true))
 	one.refuses(auth.ErrInvalidToken, "key", "Bearer "+token)
 	one.clock.move(time.Second)
 	two.refuses(auth.ErrInvalidToken, "key", "Bearer "+token)
-	if token := one.mint(auth.Identity{}); kid(t, token) != "new" {
+	if token := one.mint(auth.Identity{}); kid(t, token) != key.ID {
 		t.Errorf("%v signs", kid(t, token))
 	}
 }
@@ -312,9 +311,8 @@ func TestKeyOfAnotherReplica(t *testing.T) {
 	one := newServer(t)
 	two := replica(t, one.clock, one.path)
 	two.lets("", "Bearer "+two.mint(auth.Identity{}))
-	algorithm, private, err := one.tokens.NewKey()
-	one.ok(err)
-	one.ok(one.db.ReplaceSigningKey(t.Context(), meta.Change{}, access.SigningKey{ID: "new", Algorithm: algorithm, Private: private}, true))
+	key := aKey(t)
+	one.ok(one.db.ReplaceSigningKey(t.Context(), meta.Change{}, key, true))
 	two.lets("", "Bearer "+one.mint(auth.Identity{}))
 }
 
@@ -341,13 +339,16 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
-func TestTooManyScopes(t *testing.T) {
-	s := newServer(t)
-	var scopes []auth.Scope
-	for i := range 100 {
+func longScopes(n int) (scopes []auth.Scope) {
+	for i := range n {
 		scopes = append(scopes, auth.Scope{Type: "repository", Name: fmt.Sprint(i, strings.Repeat("a", 200)), Actions: []string{"pull"}})
 	}
-	if _, _, err := s.tokens.Mint(t.Context(), access.Principal{}, service, scopes); !errors.Is(err, auth.ErrScope) {
+	return scopes
+}
+
+func TestTooManyScopes(t *testing.T) {
+	s := newServer(t)
+	if _, _, err := s.tokens.Mint(t.Context(), access.Principal{}, service, longScopes(100)); !errors.Is(err, auth.ErrScope) {
 		t.Errorf("a token that nobody would take: %v", err)
 	}
 }

@@ -79,8 +79,12 @@ func (db *DB) DeleteSigningKeys(ctx context.Context, before time.Time) error {
 	})
 }
 
+// maxRefresh is how many refresh tokens a user or a project's key has at most.
+const maxRefresh = 100
+
 // CreateRefreshToken keeps a token by the hash of its secret and gives it its
-// id. ErrNotFound, where what it was got with does not count any more.
+// id. It takes the place of the oldest where there are too many. ErrNotFound,
+// where what it was got with does not count any more.
 func (db *DB) CreateRefreshToken(ctx context.Context, r access.RefreshToken, hash string) error {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -93,11 +97,25 @@ func (db *DB) CreateRefreshToken(ctx context.Context, r access.RefreshToken, has
 			AND ($4 IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = $4 AND revoked_at IS NULL))`,
 			id.String(), hash, nullable(r.UserID), nullable(r.KeyID), r.Service, r.Client, r.Address,
 			r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli())
-		if err == nil && n == 0 {
+		switch {
+		case err != nil:
+			return err
+		case n == 0:
 			return ErrNotFound
 		}
-		return err
+		return boundRefresh(t, r)
 	})
+}
+
+// boundRefresh deletes the oldest tokens of whom r belongs to.
+func boundRefresh(t *tx, r access.RefreshToken) error {
+	column, owner := "user_id", r.UserID
+	if owner == "" {
+		column, owner = "key_id", r.KeyID
+	}
+	_, err := t.exec(`DELETE FROM refresh_tokens WHERE id IN
+		(SELECT id FROM refresh_tokens WHERE `+column+` = $1 ORDER BY id DESC LIMIT 10 OFFSET $2)`, owner, maxRefresh)
+	return err
 }
 
 func nullable(s string) *string {

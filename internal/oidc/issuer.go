@@ -55,7 +55,7 @@ type knowledge struct {
 }
 
 // issuer is one provider, of which it remembers the keys. Forged tokens cannot
-// make it ask more often than once per pause. It is safe for concurrent use.
+// make it ask more often than once per pause, and once more. It is safe for concurrent use.
 type issuer struct {
 	url    string
 	people bool         // its endpoints for log-in are used too
@@ -66,6 +66,7 @@ type issuer struct {
 	mu     sync.Mutex
 	last   *knowledge    // nil: never reached
 	tried  time.Time     // when it was last asked
+	unsure bool          // it was asked then for the sake of an unknown key
 	failed error         // why it could not be asked then, if so
 	asking chan struct{} // closed when the look under way ends; nil: none is
 	logged time.Time
@@ -78,7 +79,7 @@ func (i *issuer) know(ctx context.Context, have *knowledge) (*knowledge, error) 
 	k := i.usable()
 	must := k == nil || k == have
 	if must || i.now().Sub(k.at) >= refreshAfter {
-		i.ask()
+		i.ask(k != nil && k == have)
 	}
 	asking := i.asking
 	i.mu.Unlock()
@@ -112,15 +113,19 @@ func (i *issuer) usable() *knowledge {
 	return i.last
 }
 
-// ask begins a look at the issuer unless one is under way or was just done. It
-// belongs to nobody's request, so that none can spoil it. The caller holds mu.
-func (i *issuer) ask() {
+// ask begins a look at the issuer unless one is under way or was just done; one
+// for the sake of an unknown key may follow another at once, so that a new key
+// need not wait. It belongs to nobody's request, so that none can spoil it. The
+// caller holds mu.
+func (i *issuer) ask(unsure bool) {
 	now := i.now()
-	if since := now.Sub(i.tried); i.asking != nil || since >= 0 && since < pause {
+	since := now.Sub(i.tried)
+	recent := since >= 0 && since < pause
+	if i.asking != nil || recent && (!unsure || i.unsure || i.failed != nil) {
 		return
 	}
 	done := make(chan struct{})
-	i.tried, i.asking = now, done
+	i.tried, i.unsure, i.asking = now, unsure, done
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 		defer cancel()

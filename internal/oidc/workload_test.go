@@ -284,16 +284,19 @@ func TestKeysRotate(t *testing.T) {
 	j.rule(access.TrustRule{})
 	j.good(j.provider.token(t, "one", nil))
 	j.provider.publish("one", "two")
-	j.clock.move(pause)
 	j.good(j.provider.token(t, "two", nil))
 	j.good(j.provider.token(t, "one", nil))
+	j.provider.publish("one", "two", "curve")
+	j.bad("a second new key at once", j.provider.token(t, "curve", nil), auth.ErrInvalidToken)
 	if n := j.provider.looks(keysPath); n != 2 {
 		t.Errorf("the keys were asked for %d times, want 2", n)
 	}
+	j.clock.move(pause)
+	j.good(j.provider.token(t, "curve", nil))
 	j.provider.publish("two")
 	j.clock.move(refreshAfter)
 	j.good(j.provider.token(t, "two", nil)) // has the keys asked for behind its back
-	j.eventually(func() bool { return j.provider.looks(keysPath) == 3 })
+	j.eventually(func() bool { return j.provider.looks(keysPath) == 4 })
 	j.eventually(func() bool {
 		_, err := j.Exchange(t.Context(), j.provider.token(t, "one", nil))
 		return errors.Is(err, auth.ErrInvalidToken)

@@ -83,8 +83,11 @@ func (o *observed) Resolve(ctx context.Context, repo string, ref oci.Ref) (oci.D
 }
 
 func (o *observed) Manifest(ctx context.Context, repo string, ref oci.Ref) (Manifest, error) {
-	return call(ctx, o, Op{Action: ManifestRead, Repo: repo, Ref: ref}, func() (Manifest, int64, error) {
+	var found oci.Digest
+	op := Op{Action: ManifestRead, Repo: repo, Ref: ref, Found: &found}
+	return call(ctx, o, op, func() (Manifest, int64, error) {
 		m, err := o.inner.Manifest(ctx, repo, ref)
+		found = m.Digest
 		return m, int64(len(m.Content)), err
 	})
 }

@@ -47,6 +47,9 @@ func TestObserveCountsManifests(t *testing.T) {
 	registrytest.WantManifest(t, r, "team/app", oci.TagRef("v1"), m)
 	rec.want(t, registry.ManifestStat, 0, 0, false)
 	rec.want(t, registry.ManifestRead, int64(len(m.Content)), 0, false)
+	if found := rec.last(t, registry.ManifestRead).op.Found; found == nil || *found != m.Digest {
+		t.Errorf("the tag stood for %v, want %s", found, m.Digest)
+	}
 }
 
 func TestObserveCountsUploads(t *testing.T) {

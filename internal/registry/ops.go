@@ -61,6 +61,9 @@ type Op struct {
 	From   string  // BlobMount: the repository mounted from, "" for any
 	Ref    oci.Ref // what is acted on; for ReferrersList the subject
 	Size   int64   // bytes of the content, where they are known beforehand
+	// Found holds, when an observed ManifestRead has ended well, the digest that
+	// Ref stood for. It is nil for checks and for other actions.
+	Found *oci.Digest
 }
 
 // Check allows an operation with nil or refuses it with the error that the

@@ -39,6 +39,9 @@ func (r *Recorder) observe(ctx context.Context, op *registry.Op, n int64, err er
 	}
 	e := caller.Event(op.Action.String())
 	e.Repository, e.Reference, e.Digest = op.Repo, op.Ref.Tag, string(op.Ref.Digest)
+	if op.Found != nil && err == nil {
+		e.Digest = string(*op.Found) // what the tag stood for then
+	}
 	e.Bytes, e.Status, e.Reason = n, status, reason
 	r.Record(e)
 }

@@ -79,10 +79,10 @@ func TestPullsAreRecorded(t *testing.T) {
 	}
 	size := int64(len(o.image.Manifest.Content))
 	byTag := audit.Event{Request: "r1", Identity: "user:alice", Key: "key-1", Address: "192.0.2.1", Agent: "docker/27",
-		Action: "manifest.read", Project: "acme", Repository: "acme/app", Reference: "v1", Bytes: size, Status: 200}
+		Action: "manifest.read", Project: "acme", Repository: "acme/app", Reference: "v1", Digest: string(d), Bytes: size, Status: 200}
 	byDigest := byTag
-	byDigest.Reference, byDigest.Digest = "", string(d)
-	anonymous := audit.Event{Address: "192.0.2.2", Action: "manifest.read", Project: "acme", Repository: "acme/app", Reference: "v1", Bytes: size, Status: 200}
+	byDigest.Reference = ""
+	anonymous := audit.Event{Address: "192.0.2.2", Action: "manifest.read", Project: "acme", Repository: "acme/app", Reference: "v1", Digest: string(d), Bytes: size, Status: 200}
 	if got := o.events(t); !slices.Equal(got, []audit.Event{byTag, byDigest, anonymous}) {
 		t.Errorf("the trail is %+v", got)
 	}

@@ -19,6 +19,7 @@ var tokenCases = []testCase{
 	{"refresh tokens/lists", refreshLists},
 	{"refresh tokens/nobody's", refreshNobody},
 	{"refresh tokens/expiry", refreshExpiry},
+	{"refresh tokens/bounded", refreshBounded},
 	{"login failures/counted by secret", failuresCount},
 	{"login failures/old ones go", failuresGo},
 }
@@ -216,6 +217,22 @@ func refreshExpiry(e *env) {
 	}
 	if _, err := e.db.RefreshTokenByHash(e.Context(), "h2"); err != nil {
 		e.Errorf("the last one: %v", err)
+	}
+}
+
+// refreshBounded: the newest hundred of each stay.
+func refreshBounded(e *env) {
+	alice := e.user("alice")
+	robot := e.key(access.Key{Name: "ci", ProjectID: e.project(meta.ProjectSpec{Name: "acme"}).ID, Role: access.Writer}, "k")
+	for i := range 103 {
+		e.refreshToken(access.RefreshToken{UserID: alice.ID}, fmt.Sprint("a", i))
+		e.refreshToken(access.RefreshToken{KeyID: robot.ID}, fmt.Sprint("r", i))
+	}
+	for _, who := range []string{"a", "r"} {
+		for i, want := range map[int]error{0: meta.ErrNotFound, 2: meta.ErrNotFound, 3: nil, 102: nil} {
+			_, err := e.db.RefreshTokenByHash(e.Context(), fmt.Sprint(who, i))
+			e.wantErr(fmt.Sprint(who, i), err, want)
+		}
 	}
 }
 

@@ -207,7 +207,7 @@ CREATE TABLE refresh_tokens (
     CHECK (user_id IS NOT NULL OR key_id IS NOT NULL)
 );
 CREATE INDEX refresh_tokens_user ON refresh_tokens (user_id, id);
-CREATE INDEX refresh_tokens_key ON refresh_tokens (key_id);
+CREATE INDEX refresh_tokens_key ON refresh_tokens (key_id, id);
 CREATE INDEX refresh_tokens_expiry ON refresh_tokens (expires_at);
 
 -- Log-ins of people that are under way at an identity provider, and those that
