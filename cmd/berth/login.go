@@ -84,6 +84,9 @@ func (l *login) run(ctx context.Context) error {
 		return err
 	}
 	c.User = me.Name
+	if l.oidc {
+		c.KeyID = value(me.Key)
+	}
 	if err := store.Put(ctx, l.server, c); err != nil {
 		return fmt.Errorf("logged in, but the key cannot be kept: %w", err)
 	}

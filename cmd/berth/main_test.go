@@ -14,9 +14,10 @@ import (
 	"github.com/berth-registry/berth/internal/app"
 )
 
-// TestMain makes this test program the command berth of the scripts.
+// TestMain makes this test program the command berth of the scripts, and the
+// browser that it opens.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"berth": main})
+	testscript.Main(m, map[string]func(){"berth": main, "xdg-open": browser, "open": browser})
 }
 
 // TestScripts runs testdata/script against real processes. Beside the usual
@@ -57,6 +58,8 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"thaw":         thawCommand,
 	"certificate":  certificateCommand,
 	"secret":       secretCommand,
+	"address":      addressCommand,
+	"provider":     providerCommand,
 	"unprivileged": unprivilegedCommand,
 }
 

@@ -19,7 +19,7 @@ var (
 type DeletedError struct{ Project string }
 
 func (e *DeletedError) Error() string {
-	return fmt.Sprintf("project %q exists already and is deleted: restore it, or purge it to free the name", e.Project)
+	return fmt.Sprintf("project %q exists already and is deleted: restore it; its name is free again when it can no longer be restored", e.Project)
 }
 
 func (e *DeletedError) Is(target error) bool { return target == ErrExists }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/manage"
+	"github.com/berth-registry/berth/internal/requestid"
 )
 
 const (
@@ -72,7 +73,7 @@ func exchangeOf(ctx context.Context) *exchange { return ctx.Value(exchangeKey{})
 func callerOf(ctx context.Context) *manage.Caller { return &exchangeOf(ctx).caller }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{ResponseWriter: w, id: requestID(r)}
+	x := &exchange{ResponseWriter: w, id: requestid.Of(r)}
 	start := time.Now()
 	w.Header().Set("X-Request-Id", x.id)
 	w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -29,7 +29,7 @@ import (
 
 // server is the API on a database of its own, with the parts it has in use.
 type server struct {
-	t       *testing.T
+	t       testing.TB
 	db      *meta.DB
 	tokens  *auth.Tokens
 	handler *handler
@@ -40,7 +40,7 @@ type server struct {
 }
 
 // serve opens a server on the database at path, which is made where needed.
-func serve(t *testing.T, path string) *server {
+func serve(t testing.TB, path string) *server {
 	t.Helper()
 	db, err := meta.Open(t.Context(), meta.Options{Path: path})
 	if err != nil {
@@ -83,7 +83,7 @@ func (s *server) note(_ context.Context, e audit.Event) {
 
 // answered is an answer.
 type answered struct {
-	t      *testing.T
+	t      testing.TB
 	what   string
 	status int
 	header http.Header

@@ -62,6 +62,22 @@ func TestKeysAreNotWider(t *testing.T) {
 	s.do("bound", "GET /me", "").wants(401)
 }
 
+// TestKeysOfALogIn: a key that is good for all that its user may makes keys that
+// outlive it; a project's key does not.
+func TestKeysOfALogIn(t *testing.T) {
+	s := populated(t)
+	soon := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+	var k CreatedKey
+	s.do("owner", "POST /me/keys", `{"name":"login","expires":"`+soon+`"}`).wants(201).into(&k)
+	s.secrets["login"] = "Bearer " + k.Secret
+	s.do("login", "POST /me/keys", `{"name":"laptop"}`).wants(201)
+	s.do("login", "POST /projects/app/keys", `{"name":"lasting","role":"owner"}`).wants(201)
+	s.do("login", "POST /projects/app/keys", `{"name":"job","role":"owner","expires":"`+soon+`"}`).wants(201).into(&k)
+	s.secrets["job"] = "Bearer " + k.Secret
+	s.do("job", "POST /projects/app/keys", `{"name":"more","role":"reader"}`).wants(403).says("let it expire by")
+	s.do("job", "POST /projects/app/keys", `{"name":"more","role":"reader","expires":"`+soon+`"}`).wants(201)
+}
+
 // TestRevocationBites: what is taken away is gone with the next request.
 func TestRevocationBites(t *testing.T) {
 	s := populated(t)
@@ -116,7 +132,7 @@ func TestTrail(t *testing.T) {
 	if len(s.refused) != before+1 {
 		t.Fatalf("refusals: %+v", s.refused[before:])
 	}
-	if got := s.refused[before]; got.Identity != "user:reader" || got.Request != "refused" || got.Status != 403 || got.Reason == "" {
+	if got := s.refused[before]; got.Identity != "user:reader" || got.Request != "refused" || got.Status != 403 || got.Project != "app" || got.Reason == "" {
 		t.Errorf("refusal: %+v", got)
 	}
 }

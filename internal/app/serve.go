@@ -23,8 +23,8 @@ import (
 const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
-	maxHeader     = 64 << 10
-	cutTimeout    = 5 * time.Second // for requests that were cut off to save what they have
+	maxHeader     = http.DefaultMaxHeaderBytes // the fronts bound what is no credential at 32 KiB
+	cutTimeout    = 5 * time.Second            // for requests that were cut off to save what they have
 )
 
 // Streams are where a command writes: what it is asked for, and logs.
@@ -134,7 +134,7 @@ func collectForever(ctx context.Context, r *hosted.Registry, every time.Duration
 		case err != nil && ctx.Err() == nil:
 			log.Error("collection failed and will be tried again", "error", err)
 		case c != hosted.Collected{}:
-			log.Info("collected", "uploads", c.Uploads, "links", c.Links, "objects", c.Objects)
+			log.Info("collected", "uploads", c.Uploads, "links", c.Links, "objects", c.Objects, "projects", c.Projects)
 		}
 	}
 }

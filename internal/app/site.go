@@ -25,6 +25,7 @@ import (
 	"github.com/berth-registry/berth/internal/oidc"
 	"github.com/berth-registry/berth/internal/policy"
 	"github.com/berth-registry/berth/internal/registry"
+	"github.com/berth-registry/berth/internal/requestid"
 )
 
 // issuer names this registry in the tokens that it makes for itself.
@@ -194,9 +195,20 @@ func (s *site) registryFor(id auth.Identity) registry.Registry {
 	return registry.Observe(guarded, s.trail.Observer(), bytes)
 }
 
-// identify says who sent a request, in the registry's codes.
+// identify says who sent a request, in the registry's codes. Credentials that
+// are refused leave a record, as they do where tokens are to be had.
 func (s *site) identify(r *http.Request) (auth.Identity, error) {
 	id, err := s.callers.Identify(r)
+	if err == nil {
+		return id, nil
+	}
+	caller := &audit.Caller{Request: requestid.Of(r), Agent: r.UserAgent()}
+	if from := auth.AddressOf(r); from.IsValid() {
+		caller.Address = from.String()
+	}
+	if e, refused := authhttp.Refused(caller, err); refused {
+		s.trail.Record(e)
+	}
 	return id, coded(err)
 }
 

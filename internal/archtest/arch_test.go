@@ -19,10 +19,10 @@ const module = "github.com/berth-registry/berth"
 // ours are all arrows between packages of this module, apart from those of
 // app, cmd and tests. A package that is not named may import none of them.
 var ours = map[string][]string{
-	"internal/apihttp":               {"internal/access", "internal/audit", "internal/auth", "internal/manage", "internal/meta", "internal/registry"},
+	"internal/apihttp":               {"internal/access", "internal/audit", "internal/auth", "internal/manage", "internal/meta", "internal/registry", "internal/requestid"},
 	"internal/audit/recorder":        {"internal/audit", "internal/registry"},
 	"internal/auth":                  {"internal/access", "internal/directory"},
-	"internal/authhttp":              {"internal/access", "internal/audit", "internal/auth", "internal/oci"},
+	"internal/authhttp":              {"internal/access", "internal/audit", "internal/auth", "internal/oci", "internal/requestid"},
 	"internal/blob/fsblob":           {"internal/blob", "internal/disk"},
 	"internal/blob/memblob":          {"internal/blob"},
 	"internal/blob/blobtest":         {"internal/blob"},
@@ -32,8 +32,8 @@ var ours = map[string][]string{
 	"internal/manage":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/meta", "internal/oci"},
 	"internal/meta":                  {"internal/oci", "internal/disk", "internal/access", "internal/audit"},
 	"internal/meta/metatest":         {"internal/access", "internal/audit", "internal/oci", "internal/meta"},
-	"internal/ocihttp":               {"internal/access", "internal/audit", "internal/registry", "internal/oci", "internal/auth"},
-	"internal/oidc":                  {"internal/access", "internal/auth", "internal/meta"},
+	"internal/ocihttp":               {"internal/access", "internal/audit", "internal/auth", "internal/oci", "internal/registry", "internal/requestid"},
+	"internal/oidc":                  {"internal/access", "internal/audit", "internal/auth", "internal/meta"},
 	"internal/policy":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/oci", "internal/registry"},
 	"internal/registry":              {"internal/oci"},
 	"internal/registry/registrytest": {"internal/oci", "internal/registry"},
@@ -59,7 +59,7 @@ var theirs = map[string][]string{
 // fronts speak HTTP, as servers or as clients; everything below them does not.
 var fronts = []string{
 	"cmd/berth", "internal/apiclient", "internal/apihttp", "internal/app", "internal/auth", "internal/authhttp",
-	"internal/clientaddr", "internal/ocihttp", "internal/oidc", "internal/remote",
+	"internal/clientaddr", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid",
 }
 
 // top packages are imported by app and cmd alone.

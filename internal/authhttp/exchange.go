@@ -2,8 +2,6 @@ package authhttp
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/auth"
+	"github.com/berth-registry/berth/internal/requestid"
 )
 
 // exchange is one request and its answer.
@@ -29,34 +28,13 @@ type exchange struct {
 
 func newExchange(h *handler, w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{h: h, w: w, r: r, start: time.Now()}
-	x.caller = audit.Caller{Request: requestID(r), Agent: r.UserAgent()}
+	x.caller = audit.Caller{Request: requestid.Of(r), Agent: r.UserAgent()}
 	if from := auth.AddressOf(r); from.IsValid() {
 		x.caller.Address = from.String()
 	}
 	w.Header().Set("X-Request-Id", x.caller.Request)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	return x
-}
-
-// requestID is that of a proxy in front, if it is short and plain, else a new
-// one.
-func requestID(r *http.Request) string {
-	if id := r.Header.Get("X-Request-Id"); id != "" && len(id) <= 64 && plain(id) {
-		return id
-	}
-	var id [12]byte
-	rand.Read(id[:])
-	return hex.EncodeToString(id[:])
-}
-
-func plain(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
-			return false
-		}
-	}
-	return true
 }
 
 // run serves the request; a panic becomes an error.

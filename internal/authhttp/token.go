@@ -128,23 +128,30 @@ func (x *exchange) exchangeGrant(v url.Values) (auth.Identity, error) {
 	return x.h.Authenticator.Workload(x.r.Context(), token, auth.AddressOf(x.r))
 }
 
-// refused records a log-in that failed, and returns its error. A name that is
-// no user's is not told: people type passwords where names belong.
+// refused records a log-in that failed, and returns its error.
 func (x *exchange) refused(err error) error {
-	e := x.caller.Event(actionLogin)
+	if e, refused := Refused(&x.caller, err); refused {
+		x.h.Record(e)
+	}
+	return err
+}
+
+// Refused is the record of a log-in that failed because of the credentials, or
+// of too many wrong ones. A name that is no user's is not told: people type
+// passwords where names belong.
+func Refused(c *audit.Caller, err error) (e audit.Event, refused bool) {
+	e = c.Event(actionLogin)
 	var throttled *auth.ThrottledError
 	var refusal *auth.Refusal
 	switch {
 	case errors.As(err, &throttled):
-		e.Status, e.Reference = http.StatusTooManyRequests, throttled.User
+		e.Status, e.Reference, e.Reason = http.StatusTooManyRequests, throttled.User, throttled.Reason
 	case errors.As(err, &refusal):
-		e.Status, e.Reference, e.Key = http.StatusUnauthorized, refusal.User, refusal.Key
+		e.Status, e.Reference, e.Key, e.Reason = http.StatusUnauthorized, refusal.User, refusal.Key, refusal.Reason
 	default:
-		return err
+		return e, false
 	}
-	e.Reason = err.Error()
-	x.h.Record(e)
-	return err
+	return e, true
 }
 
 // answer is the body of a token.

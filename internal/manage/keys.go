@@ -152,7 +152,7 @@ func (a *actor) wider(k *access.Key) string {
 	switch {
 	case len(k.Prefixes) == 0 && !a.Covers(""):
 		return "name its prefixes"
-	case a.Key == nil:
+	case a.Key == nil || a.stands():
 		return ""
 	case !within(k.Addresses, a.Key.Addresses):
 		return "name addresses among those of the credential"
@@ -160,6 +160,12 @@ func (a *actor) wider(k *access.Key) string {
 		return "let it expire by " + a.Key.ExpiresAt.UTC().Format("2006-01-02T15:04:05Z")
 	}
 	return ""
+}
+
+// stands reports whether the key that is used stands for its user in every way,
+// like that of a log-in: it may make keys that outlive it.
+func (a *actor) stands() bool {
+	return a.Kind == access.User && a.whole() && len(a.Key.Addresses) == 0
 }
 
 // createKey stores k with a secret of its own.

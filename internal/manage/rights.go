@@ -46,8 +46,13 @@ func (m *Manager) admin(ctx context.Context, c *Caller) (*actor, error) {
 
 // refuse records that the caller may not, and says why.
 func (m *Manager) refuse(ctx context.Context, c *Caller, why string) error {
+	return m.refuseIn(ctx, c, "", why)
+}
+
+// refuseIn is refuse of what is about a project.
+func (m *Manager) refuseIn(ctx context.Context, c *Caller, project, why string) error {
 	e := c.event("manage.refused")
-	e.Status, e.Reason = 403, why
+	e.Project, e.Status, e.Reason = project, 403, why
 	m.o.Refused(ctx, e)
 	return errorf(Denied, "%s", why)
 }
@@ -136,7 +141,7 @@ func (m *Manager) project(ctx context.Context, c *Caller, name string, least acc
 		return nil, nil, missing("project", name)
 	}
 	if a.role(p) < least {
-		return nil, nil, m.refuse(ctx, c, "this needs the role "+least.String()+" in project "+name)
+		return nil, nil, m.refuseIn(ctx, c, name, "this needs the role "+least.String()+" in project "+name)
 	}
 	return a, p, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -15,6 +14,7 @@ import (
 	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/registry"
+	"github.com/berth-registry/berth/internal/requestid"
 )
 
 // exchange is one request and its answer. Handlers answer through respond and
@@ -43,7 +43,7 @@ type exchange struct {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{
 		h: h, w: w, ctl: http.NewResponseController(w), r: r, ctx: r.Context(),
-		requestID: requestID(r), start: time.Now(),
+		requestID: requestid.Of(r), start: time.Now(),
 	}
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body = newBody(r.Body, x.ctl, h.BodyIdle)
@@ -175,6 +175,9 @@ func checkSize(r *http.Request) error {
 	}
 	size := len(r.Host)
 	for key, values := range r.Header {
+		if key == "Authorization" {
+			continue // whoever looks at credentials bounds them, and says that they are no good
+		}
 		for _, v := range values {
 			size += len(key) + len(v) + len(": \r\n")
 		}
@@ -183,36 +186,6 @@ func checkSize(r *http.Request) error {
 		return refuse(http.StatusRequestHeaderFieldsTooLarge, "UNSUPPORTED", "the header has %d bytes; at most %d are allowed", size, maxHeader)
 	}
 	return nil
-}
-
-// requestID honours the id that a proxy in front gave the request, if it is
-// short and plain, and makes one otherwise.
-func requestID(r *http.Request) string {
-	if id := r.Header.Get("X-Request-Id"); plain(id, 64) {
-		return id
-	}
-	const digits = "0123456789abcdef"
-	var id [24]byte
-	for i := 0; i < len(id); i += 12 {
-		for j, bits := i, rand.Uint64(); j < i+12; j, bits = j+1, bits>>4 {
-			id[j] = digits[bits&15]
-		}
-	}
-	return string(id[:])
-}
-
-// plain reports whether s has 1 to most bytes, all of [A-Za-z0-9._-].
-func plain(s string, most int) bool {
-	if s == "" || len(s) > most {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
-			return false
-		}
-	}
-	return true
 }
 
 // log writes the request's line: never a query string or a credential.

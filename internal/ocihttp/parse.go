@@ -7,6 +7,7 @@ import (
 
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/registry"
+	"github.com/berth-registry/berth/internal/requestid"
 )
 
 // kind is what a path names: a row of the routes table.
@@ -148,7 +149,7 @@ func withUpload(repo, id string) (request, error) {
 	if err != nil {
 		return req, err
 	}
-	if !plain(id, 128) {
+	if !requestid.Plain(id, 128) {
 		return req, &registry.Error{Code: registry.UploadUnknown, Repo: req.repo}
 	}
 	req.upload = id

@@ -434,6 +434,13 @@ func TestLogInIsBoundToItsBrowser(t *testing.T) {
 	if _, body := d.open(back(asked), http.StatusBadRequest); !strings.Contains(body, "another browser") || shownCode.MatchString(body) {
 		t.Errorf("the page is:\n%s", body)
 	}
+	asked = d.beginIn(own)
+	home, err := url.Parse(d.server.URL + CallbackPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.browser.Jar.SetCookies(home, []*http.Cookie{d.people().cookie(d.server.URL, asked.Get("state"), "guessed")})
+	d.open(back(asked), http.StatusBadRequest)
 	d.begin("") // has a cookie, of another log-in
 	asked = d.beginIn(own)
 	d.vouch(asked, nil)

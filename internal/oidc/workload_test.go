@@ -383,10 +383,12 @@ func TestIssuerGoesAway(t *testing.T) {
 func TestUnusableIssuers(t *testing.T) {
 	elsewhere := newProvider(t, newClock(), "one")
 	for what, spoil := range map[string]func(*provider){
-		"says 404":             func(p *provider) { p.spoil(discoveryPath, says(404, "")) },
-		"sends no JSON":        func(p *provider) { p.spoil(discoveryPath, says(200, "<html>")) },
-		"sends JSON twice":     func(p *provider) { p.spoil(keysPath, says(200, `{"keys":[]}{}`)) },
-		"sends too much":       func(p *provider) { p.spoil(discoveryPath, says(200, strings.Repeat(" ", maxDocument+1))) },
+		"says 404":         func(p *provider) { p.spoil(discoveryPath, says(404, "")) },
+		"sends no JSON":    func(p *provider) { p.spoil(discoveryPath, says(200, "<html>")) },
+		"sends JSON twice": func(p *provider) { p.spoil(keysPath, says(200, `{"keys":[]}{}`)) },
+		"sends too much": func(p *provider) {
+			p.spoil(keysPath, says(200, string(publicJWKS(t))+strings.Repeat(" ", maxDocument)))
+		},
 		"sends without end":    func(p *provider) { p.spoil(keysPath, endless) },
 		"has too many keys":    func(p *provider) { p.spoil(keysPath, says(200, `{"keys":[`+strings.Repeat("{},", maxKeys)+`{}]}`)) },
 		"has no key":           func(p *provider) { p.publish() },

@@ -25,8 +25,8 @@ var actions = [...]string{access.Pull: "pull", access.Push: "push", access.Delet
 // asked for: in the order pull, push, delete, each once. It is what For would
 // allow a caller without a token, and claims nothing; read-only mode takes
 // nothing away, so that who is refused later learns of that mode instead of
-// asking for a better token for ever. What does not exist has no actions. Errors:
-// Unauthorized where the credential does not count any more.
+// asking for a better token for ever. Scopes of unknown types and names have no
+// actions. Errors: Unauthorized where the credential does not count any more.
 func (p *Policy) Allow(ctx context.Context, id auth.Identity, scope auth.Scope) ([]string, error) {
 	if _, err := p.standing(ctx, &id); err != nil {
 		return nil, err
