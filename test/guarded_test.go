@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -52,17 +53,18 @@ func (g *guarded) start() {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	defer file.Close() // the process has its own
 	s := &server{log: &logBook{ready: make(chan string, 1)}, done: make(chan struct{})}
 	g.server = s
 	s.cmd = berth("serve", "--auth", "required", "--listen", "127.0.0.1:0", "--data", g.data)
 	s.cmd.Env = append(s.cmd.Env, g.settings...)
-	s.cmd.Stdout, s.cmd.Stderr = io.MultiWriter(s.log, file), io.MultiWriter(s.log, file)
+	both := io.MultiWriter(s.log, file)
+	s.cmd.Stdout, s.cmd.Stderr = both, both
 	if err := s.cmd.Start(); err != nil {
-		g.t.Fatal(err)
+		g.t.Fatal(errors.Join(err, file.Close()))
 	}
 	go func() {
 		s.err = s.cmd.Wait()
+		file.Close()
 		close(s.done)
 	}()
 	select {
@@ -105,8 +107,8 @@ func (g *guarded) finish() {
 		}
 		g.wantQuiet("the audit trail as "+format, []byte(trail))
 	}
-	settings := berth("config", "print", "--data", g.data)
-	settings.Env = append(settings.Env, g.settings...)
+	settings := berth("config", "print")
+	settings.Env = append(append(settings.Env, g.settings...), "BERTH_DATA="+g.data)
 	out, err := settings.CombinedOutput()
 	if err != nil {
 		g.t.Errorf("berth config print: %v\n%s", err, out)

@@ -252,7 +252,7 @@ func TestLoginRegctl(t *testing.T) {
 		push: func(ref string) (string, error) {
 			return regctl.all("artifact", "put", "--artifact-type", "application/x-test", "-f", artifact, ref)
 		},
-		wrong: "unauthorized", noPull: "not found", noPush: "forbidden",
+		wrong: "unauthorized", noPull: "not found", noPush: "DENIED",
 	})
 }
 
@@ -358,6 +358,6 @@ func TestLoginContainerd(t *testing.T) {
 			ctr.run("images", "tag", "--force", seed.at("v1"), ref)
 			return ctr.all("images", "push", "--plain-http", "-u", user(current), ref)
 		},
-		wrong: "unauthorized", noPull: "not found", noPush: "denied", lateLogin: true,
+		wrong: "401 Unauthorized", noPull: "not found", noPush: "403 Forbidden", lateLogin: true,
 	})
 }

@@ -36,6 +36,8 @@ type client struct {
 	command *cobra.Command
 	server  *url.URL
 	http    *http.Client
+	open    bool // no credential is sent: what works shows that none is asked for
+	errors  io.Writer
 }
 
 // clientFlags are common to all commands that talk to a server.
@@ -136,7 +138,7 @@ func connect(c *cobra.Command, s app.Streams, f clientFlags, server *url.URL, wi
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = headerTimeout
 	cl := &client{
-		output: output{s.Out, f.json}, command: c, server: server,
+		output: output{s.Out, f.json}, command: c, server: server, open: with == nil, errors: s.Err,
 		// Who is redirected would lose the credential, or show it to another.
 		http: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
@@ -150,6 +152,13 @@ func connect(c *cobra.Command, s app.Streams, f clientFlags, server *url.URL, wi
 	var err error
 	cl.Client, err = apiclient.NewClient(server.String()+apiPrefix, apiclient.WithHTTPClient(cl.http), apiclient.WithRequestEditorFn(edit))
 	return cl, err
+}
+
+// closed tells of the first credential of a server that asked for none.
+func (cl *client) closed() {
+	if cl.open {
+		fmt.Fprintf(cl.errors, "berth: from now on %s asks everybody to log in; `berth admin reset` makes a key of an administrator\n", cl.server.Host)
+	}
 }
 
 // read is the body of an answer; a problem is an error.

@@ -80,6 +80,7 @@ needs a role; one of a user may do what the user may, or less.`,
 		if err != nil {
 			return err
 		}
+		cl.closed()
 		return cl.say(made, "key %s is made%s; this is the only time that it is shown:\n%s", made.Key.Name, until(made.Key.Expires), made.Secret)
 	})
 }

@@ -37,7 +37,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Cmds:                scriptCommands,
 		Condition:           condition,
-		Deadline:            time.Now().Add(4 * patience),
+		Deadline:            time.Now().Add(8 * patience),
 	})
 }
 
@@ -73,6 +73,8 @@ type state struct {
 type stateKey struct{}
 
 func setup(env *testscript.Env) error {
+	// A process under the race detector waits a second before it ends.
+	env.Setenv("GORACE", "atexit_sleep_ms=0")
 	env.Values[stateKey{}] = &state{environ: env.Vars}
 	return letOthersIn(env.WorkDir)
 }

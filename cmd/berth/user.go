@@ -87,6 +87,7 @@ func newUserCreate(s app.Streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		cl.closed()
 		if u.Admin {
 			return cl.say(u, "user %s is made, an administrator", u.Name)
 		}

@@ -2341,7 +2341,7 @@ type ClientInterface interface {
 
 	// ListProjects List projects
 	//
-	// Those that you may pull from, sorted by name. A page may hold fewer than the limit and yet not be the last.
+	// Those that you may pull from, sorted by name; private ones that nobody has claimed are for administrators only. A page may hold fewer than the limit and yet not be the last.
 	//
 	// Corresponds with GET /projects (the `ListProjects` operationId).
 	ListProjects(ctx context.Context, params *ListProjectsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3371,7 +3371,7 @@ func (c *Client) UpdatePlan(ctx context.Context, plan string, body UpdatePlanJSO
 
 // ListProjects List projects
 //
-// Those that you may pull from, sorted by name. A page may hold fewer than the limit and yet not be the last.
+// Those that you may pull from, sorted by name; private ones that nobody has claimed are for administrators only. A page may hold fewer than the limit and yet not be the last.
 //
 // Corresponds with GET /projects (the `ListProjects` operationId).
 func (c *Client) ListProjects(ctx context.Context, params *ListProjectsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -7740,7 +7740,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListProjectsWithResponse List projects
 	//
-	// Those that you may pull from, sorted by name. A page may hold fewer than the limit and yet not be the last.
+	// Those that you may pull from, sorted by name; private ones that nobody has claimed are for administrators only. A page may hold fewer than the limit and yet not be the last.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -11446,7 +11446,7 @@ func (c *ClientWithResponses) UpdatePlanWithResponse(ctx context.Context, plan s
 
 // ListProjectsWithResponse List projects
 //
-// Those that you may pull from, sorted by name. A page may hold fewer than the limit and yet not be the last.
+// Those that you may pull from, sorted by name; private ones that nobody has claimed are for administrators only. A page may hold fewer than the limit and yet not be the last.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -118,7 +119,8 @@ func (h *handler) log(x *exchange, r *http.Request, start time.Time) {
 // serve routes, identifies and checks the form of a request, and hands it on.
 func (h *handler) serve(x *exchange, r *http.Request) {
 	route, pattern := h.mux.Handler(r)
-	if pattern == "" {
+	// The mux would send those elsewhere who write a path in an odd way.
+	if p := r.URL.EscapedPath(); pattern == "" || path.Clean(p) != p {
 		noRoute(x, route, r)
 		return
 	}

@@ -31,6 +31,8 @@ func TestForms(t *testing.T) {
 	}{
 		{"root", "GET /nothing", "", nil, 404, Prefix + "/openapi.yaml"},
 		{"root", "GET /projects/", "", nil, 404, ""},
+		{"root", "GET //projects", "", nil, 404, ""},
+		{"root", "POST /me/../users", `{"name":"x"}`, nil, 404, ""},
 		{"root", "DELETE /projects", "", nil, 405, "use GET, HEAD, POST"},
 		{"anonymous", "DELETE /projects", "", nil, 405, ""},
 		{"root", "POST /projects", `{"name":"x"}`, []string{"Content-Type", ""}, 415, "application/json"},

@@ -20,7 +20,7 @@ func projects(a *api) {
 	const tag, all, one = "projects", "/projects", "/projects/{project}"
 	add(a, op{
 		method: http.MethodGet, path: all, id: "list-projects", tag: tag,
-		summary: "List projects", description: "Those that you may pull from, sorted by name. A page may hold fewer than the limit and yet not be the last.",
+		summary: "List projects", description: "Those that you may pull from, sorted by name; private ones that nobody has claimed are for administrators only. A page may hold fewer than the limit and yet not be the last.",
 	}, func(ctx context.Context, c *manage.Caller, in *struct {
 		Paging
 		Organization string `query:"organization" maxLength:"128" doc:"Only those of this organization" example:"default"`

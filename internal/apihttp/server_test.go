@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -39,10 +40,10 @@ type server struct {
 	refused []audit.Event
 }
 
-// serve opens a server on the database at path, which is made where needed.
-func serve(t testing.TB, path string) *server {
+// serve opens a server on the database in file, which is made where needed.
+func serve(t testing.TB, file string) *server {
 	t.Helper()
-	db, err := meta.Open(t.Context(), meta.Options{Path: path})
+	db, err := meta.Open(t.Context(), meta.Options{Path: file})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +175,7 @@ func (s *server) check(r *http.Request, a answered) {
 		s.t.Errorf("%s: %d with the challenge %q", a.what, a.status, a.header.Get("Www-Authenticate"))
 	}
 	op := s.operation(r)
-	if op == nil {
+	if op == nil || a.status == http.StatusNotFound && r.URL.EscapedPath() != path.Clean(r.URL.EscapedPath()) {
 		return
 	}
 	said := op.Responses[strconv.Itoa(a.status)]

@@ -55,7 +55,7 @@ var columns = []column{
 	{name: "mhid", request: postOf(func(w *realm, _ *place) string {
 		return "?from=" + w.secret.Repo + "&mount=" + string(w.secret.Config.Digest)
 	}, "")},
-	{name: "many", request: postOf(func(w *realm, _ *place) string { return "?mount=" + string(w.secret.Config.Digest) }, "")},
+	{name: "many", request: postOf(func(_ *realm, at *place) string { return "?mount=" + string(at.elsewhere.Digest) }, "")},
 	{name: "stat", session: true, request: uploadBy(http.MethodGet, "", "")},
 	{name: "patch", session: true, request: uploadBy(http.MethodPatch, "", newBlob)},
 	{name: "put", session: true, request: uploadBy(http.MethodPut, "?digest="+string(oci.SHA256.FromBytes([]byte(newBlob))), newBlob)},

@@ -16,6 +16,7 @@ import (
 	"github.com/berth-registry/berth/internal/config"
 	"github.com/berth-registry/berth/internal/meta"
 	"github.com/berth-registry/berth/internal/oci"
+	"github.com/berth-registry/berth/internal/registry"
 	"github.com/berth-registry/berth/internal/registry/registrytest"
 )
 
@@ -44,6 +45,7 @@ type place struct {
 	image      registrytest.Image // tagged v1, with a referrer
 	spare      registrytest.Image // tagged old, to be deleted
 	blob       oci.Descriptor     // that nothing holds
+	elsewhere  oci.Descriptor     // a blob of its own in a repository that is private to others
 	session    string             // somebody's upload
 	askers     []asker            // of this project alone
 }
@@ -112,6 +114,9 @@ func (w *realm) build(people bool) {
 			w.places = append(w.places, w.place(state, v))
 		}
 	}
+	for _, at := range w.places {
+		at.elsewhere = registrytest.PushBlob(w, w.store.registry, w.secret.Repo, []byte("hidden from "+at.repo))
+	}
 	if people {
 		w.people()
 	}
@@ -169,7 +174,6 @@ func (w *realm) people() {
 	w.prefixed("user, writer of another prefix", "beside", outside)
 	admin := w.userKey("administrator", "root", access.Key{})
 	byToken := asker{name: "administrator, token", header: admin.again, owner: admin.owner, user: "root"}
-	admin.again = "" // only who has no token may mount from any repository
 	w.askers = append(w.askers, admin, byToken)
 
 	const owner = "owner"
@@ -422,6 +426,12 @@ func (w *realm) restore(at *place, a *asker, deleted bool) {
 	if deleted {
 		registrytest.PushManifest(w, w.store.registry, at.repo, at.spare.Manifest, "old")
 		registrytest.PushBlob(w, w.store.registry, at.repo, []byte("nothing holds this"))
+	}
+	// What was mounted here would be found here by who comes next.
+	for _, d := range []oci.Digest{w.secret.Config.Digest, w.library.Config.Digest, at.elsewhere.Digest} {
+		if err := w.store.registry.DeleteBlob(w.Context(), at.repo, d); err != nil && !registry.IsCode(err, registry.BlobUnknown) {
+			w.Fatal(err)
+		}
 	}
 	if p.Claimed == (at.state == "claimed") {
 		return

@@ -23,6 +23,7 @@ type Metadata interface {
 	TouchBlob(ctx context.Context, repo string, d oci.Digest) error
 	Tags(ctx context.Context, repo, after string, n int) ([]string, error)
 	Repositories(ctx context.Context, after string, n int) ([]string, error)
+	Holders(ctx context.Context, near string, d oci.Digest, n int) ([]string, error)
 	Referrers(ctx context.Context, repo string, subject oci.Digest, artifactType string, after oci.Digest, n int) ([]oci.Descriptor, error)
 
 	CreateUpload(ctx context.Context, u meta.Upload) error

@@ -49,6 +49,24 @@ func (r *Registry) Referrers(ctx context.Context, repo string, subject oci.Diges
 	}
 }
 
+// maxHolders bounds how many repositories a mount looks at.
+const maxHolders = 100
+
+func (r *Registry) Holders(ctx context.Context, near string, d oci.Digest) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		list, err := r.db.Holders(ctx, near, d, maxHolders)
+		if err != nil {
+			yield("", coded(err, near, registry.Internal, nil))
+			return
+		}
+		for _, repo := range list {
+			if !yield(repo, nil) {
+				return
+			}
+		}
+	}
+}
+
 // pages yields the strings of one page after the other.
 func pages(repo, after string, page func(after string, n int) ([]string, error)) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {

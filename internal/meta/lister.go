@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 
+	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/oci"
 )
 
@@ -65,3 +66,26 @@ func (db *DB) Referrers(ctx context.Context, repo string, subject oci.Digest, ar
 }
 
 func scanString(r *sql.Rows) (s string, err error) { return s, r.Scan(&s) }
+
+// Holders lists up to n repositories that link an undamaged blob, those of
+// near's project before others.
+func (db *DB) Holders(ctx context.Context, near string, d oci.Digest, n int) ([]string, error) {
+	const holders = `SELECT r.name FROM links l JOIN blobs b ON b.digest = l.digest JOIN repositories r ON r.id = l.repository_id
+		WHERE l.digest = $1 AND NOT b.damaged AND r.name < $2 `
+	rows, err := db.query(ctx, holders+`AND r.project_id = (SELECT id FROM projects WHERE name = $3) LIMIT $4`,
+		d.String(), hidden, access.ProjectOf(near), n)
+	if err != nil {
+		return nil, err
+	}
+	list, err := collect(rows, scanString)
+	if err != nil || len(list) == n {
+		return list, err
+	}
+	rows, err = db.query(ctx, holders+`AND r.project_id NOT IN (SELECT id FROM projects WHERE name = $3) LIMIT $4`,
+		d.String(), hidden, access.ProjectOf(near), n-len(list))
+	if err != nil {
+		return nil, err
+	}
+	others, err := collect(rows, scanString)
+	return append(list, others...), err
+}

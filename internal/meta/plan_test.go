@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/oci"
 )
 
@@ -112,6 +113,10 @@ func callEveryVerb(ctx context.Context, db *DB) {
 	db.ExpireUploads(ctx, now.AddDate(0, 0, 1), 10)
 	db.TouchBlob(ctx, repo, d)
 	db.Mount(ctx, "team/other", repo, d)
+	db.Holders(ctx, repo, d, 3)
+	db.RateUsage(ctx, "x")
+	db.SwapRateUsage(ctx, "x", []byte{1}, 0)
+	db.PruneRates(ctx, now, 10)
 	blobs, children := []oci.Descriptor{{Digest: d}}, []oci.Descriptor{{Digest: child}}
 	for _, parsed := range []*oci.Manifest{{Blobs: blobs}, {Foreign: blobs}, {Manifests: children}} {
 		for _, sparse := range []bool{false, true} {
@@ -144,6 +149,15 @@ func callEveryVerb(ctx context.Context, db *DB) {
 	db.KeyOwner(ctx, "x")
 	db.BuryOrphan(ctx, "x")
 	callProjectLife(ctx, db)
+	callTrail(ctx, db)
+}
+
+func callTrail(ctx context.Context, db *DB) {
+	db.AppendAudit(ctx, []audit.Event{{Action: "login"}})
+	for _, f := range []AuditFilter{{}, {Newest: true}, {Project: "team"}, {Project: "team", Newest: true}} {
+		db.ListAudit(ctx, f, "", 10)
+	}
+	db.PruneAudit(ctx, db.now().AddDate(0, 0, 1), 10)
 }
 
 func callProjectLife(ctx context.Context, db *DB) {

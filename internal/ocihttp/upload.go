@@ -2,11 +2,13 @@ package ocihttp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
 
+	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/registry"
 )
@@ -51,6 +53,10 @@ func (x *exchange) startUpload() error {
 		desc, err := x.reg.Mount(x.ctx, x.req.repo, o.from, o.mount)
 		if err == nil {
 			return x.blobCreated(desc)
+		}
+		if errors.Is(err, auth.ErrInsufficientScope) {
+			// The caller may read from; a better token saves sending the bytes.
+			return &registry.Error{Code: registry.Unauthorized, Repo: x.req.repo, Err: err}
 		}
 		if !mountFallsBack(err) {
 			return err

@@ -84,7 +84,7 @@ func (p *Policy) check(ctx context.Context, id *auth.Identity, op *registry.Op) 
 		return err
 	case v.reason != "":
 		return refused(id, op, right, v)
-	case !v.public && op.Action != registry.RepositoriesList && !scoped(id, op.Repo, right):
+	case !v.public && !unnamed(op.Action) && !scoped(id, op.Repo, right):
 		return insufficientScope(op)
 	case p.o.ReadOnly && right != access.Pull:
 		return readOnly(op)

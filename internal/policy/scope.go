@@ -62,6 +62,10 @@ func (p *Policy) allowRepository(ctx context.Context, id *auth.Identity, scope a
 	return allowed, nil
 }
 
+// unnamed actions are about repositories that no client named, so that no token
+// can have been asked for them: the items of a list, and what a mount finds.
+func unnamed(a registry.Action) bool { return a == registry.RepositoriesList || a == registry.BlobFind }
+
 // scoped reports whether the caller's token, if there is one, was asked for a
 // right on a repository.
 func scoped(id *auth.Identity, repo string, right access.Right) bool {
@@ -96,7 +100,7 @@ func (p *Policy) checkWhole(ctx context.Context, id *auth.Identity, op *registry
 			return insufficientScope(op)
 		}
 		return nil
-	case op.Action.Reads() && s.Subject.Admin && s.Covers("") && id.Scopes == nil:
+	case op.Action == registry.BlobFind && s.Subject.Admin && s.Covers("") && id.Scopes == nil:
 		return nil
 	}
 	return refused(id, op, rightFor(op.Action), verdict{reason: "no right on the whole registry"})

@@ -18,7 +18,8 @@ import (
 //
 // A blob that is found can be opened, so Blob is checked as BlobRead. Mount is
 // a BlobMount into repo and a BlobRead of from; where reading is refused the
-// blob is unknown. PutManifest is a ManifestWrite and a TagWrite for each tag.
+// blob is unknown. A mount from any repository is a BlobFind of all at once or,
+// where that is refused, of one holder after the other. PutManifest is a ManifestWrite and a TagWrite for each tag.
 //
 // An upload session cannot outlive its right: it is checked when it starts,
 // when it is resumed and when it commits. A commit that brings bytes is asked
@@ -157,6 +158,9 @@ func (g *guard) Mount(ctx context.Context, repo, from string, d oci.Digest) (oci
 	if err := g.check(ctx, Op{Action: BlobMount, Repo: repo, From: from, Ref: ref}); err != nil {
 		return oci.Descriptor{}, err
 	}
+	if from == "" {
+		return g.mountFromAny(ctx, repo, d)
+	}
 	err := g.check(ctx, Op{Action: BlobRead, Repo: from, Ref: ref})
 	if refusal(err) {
 		return oci.Descriptor{}, &Error{Code: BlobUnknown, Repo: repo, Err: err}
@@ -165,6 +169,40 @@ func (g *guard) Mount(ctx context.Context, repo, from string, d oci.Digest) (oci
 		return oci.Descriptor{}, err
 	}
 	return g.inner.Mount(ctx, repo, from, d)
+}
+
+// mountFromAny mounts from the first repository found that may be read.
+func (g *guard) mountFromAny(ctx context.Context, repo string, d oci.Digest) (oci.Descriptor, error) {
+	switch err := g.check(ctx, Op{Action: BlobFind, Ref: oci.DigestRef(d)}); {
+	case err == nil:
+		return g.inner.Mount(ctx, repo, "", d)
+	case !refusal(err):
+		return oci.Descriptor{}, err
+	}
+	for from, err := range g.Holders(ctx, repo, d) {
+		if err != nil {
+			return oci.Descriptor{}, err
+		}
+		return g.inner.Mount(ctx, repo, from, d)
+	}
+	return oci.Descriptor{}, &Error{Code: BlobUnknown, Repo: repo}
+}
+
+// Holders leaves out the repositories that may not be read.
+func (g *guard) Holders(ctx context.Context, near string, d oci.Digest) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for repo, err := range g.inner.Holders(ctx, near, d) {
+			if err == nil {
+				err = g.check(ctx, Op{Action: BlobFind, Repo: repo, Ref: oci.DigestRef(d)})
+			}
+			if refusal(err) {
+				continue
+			}
+			if !yield(repo, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 func (g *guard) StartUpload(ctx context.Context, repo string, o UploadOptions) (Upload, error) {

@@ -202,16 +202,14 @@ func TestGuardAsksForBothSidesOfAMount(t *testing.T) {
 	inner := open(t)
 	image := registrytest.PushImage(t, inner, "team/app")
 	ref := oci.DigestRef(image.Config.Digest)
-	for _, from := range []string{"team/app", ""} {
-		a := &asked{}
-		if _, err := registry.Guard(inner, a.check).Mount(t.Context(), "team/new", from, image.Config.Digest); err != nil {
-			t.Fatalf("mount from %q: %v", from, err)
-		}
-		a.want(t, "a mount",
-			registry.Op{Action: registry.BlobMount, Repo: "team/new", From: from, Ref: ref},
-			registry.Op{Action: registry.BlobRead, Repo: from, Ref: ref})
+	a := &asked{}
+	if _, err := registry.Guard(inner, a.check).Mount(t.Context(), "team/new", "team/app", image.Config.Digest); err != nil {
+		t.Fatalf("mount: %v", err)
 	}
-	a := &asked{deny: func(op registry.Op) error {
+	a.want(t, "a mount",
+		registry.Op{Action: registry.BlobMount, Repo: "team/new", From: "team/app", Ref: ref},
+		registry.Op{Action: registry.BlobRead, Repo: "team/app", Ref: ref})
+	a = &asked{deny: func(op registry.Op) error {
 		if op.Action == registry.BlobRead {
 			return &registry.Error{Code: registry.NameUnknown}
 		}
@@ -221,6 +219,43 @@ func TestGuardAsksForBothSidesOfAMount(t *testing.T) {
 	registrytest.WantCode(t, "mount from what may not be read", err, registry.BlobUnknown)
 	_, err = inner.Blob(t.Context(), "team/other", image.Config.Digest)
 	registrytest.WantCode(t, "find what was not mounted", err, registry.NameUnknown)
+}
+
+// TestGuardFindsWhatMayBeMounted: a mount from any repository takes one that the
+// caller may read, and none where there is none.
+func TestGuardFindsWhatMayBeMounted(t *testing.T) {
+	inner := open(t)
+	image := registrytest.PushImage(t, inner, "team/app")
+	for _, repo := range []string{"other/hidden", "public/app"} {
+		if _, err := inner.Mount(t.Context(), repo, "team/app", image.Config.Digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ref := oci.DigestRef(image.Config.Digest)
+	a := &asked{}
+	if _, err := registry.Guard(inner, a.check).Mount(t.Context(), "team/all", "", image.Config.Digest); err != nil {
+		t.Fatalf("by who may read all: %v", err)
+	}
+	a.want(t, "a mount by who may read all",
+		registry.Op{Action: registry.BlobMount, Repo: "team/all", Ref: ref}, registry.Op{Action: registry.BlobFind, Ref: ref})
+
+	readable := "public/app"
+	a = &asked{deny: func(op registry.Op) error {
+		if op.Action == registry.BlobFind && op.Repo != readable {
+			return &registry.Error{Code: registry.NameUnknown}
+		}
+		return nil
+	}}
+	guarded := registry.Guard(inner, a.check)
+	if _, err := guarded.Mount(t.Context(), "new/app", "", image.Config.Digest); err != nil {
+		t.Errorf("by who may read one of them: %v", err)
+	}
+	readable = "none"
+	_, err := guarded.Mount(t.Context(), "new/other", "", image.Config.Digest)
+	registrytest.WantCode(t, "by who may read none", err, registry.BlobUnknown)
+	if _, err := inner.Blob(t.Context(), "new/other", image.Config.Digest); err == nil {
+		t.Error("it is there all the same")
+	}
 }
 
 func TestGuardAsksAgainAtTheCommit(t *testing.T) {

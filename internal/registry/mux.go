@@ -139,6 +139,16 @@ func (m *Mux) Mount(ctx context.Context, repo, from string, d oci.Digest) (oci.D
 	return to.Mount(ctx, repo, from, d)
 }
 
+// Holders are those of the registry that near belongs to: nothing is mounted
+// across two.
+func (m *Mux) Holders(ctx context.Context, near string, d oci.Digest) iter.Seq2[string, error] {
+	r, err := m.find(near)
+	if err != nil {
+		return func(func(string, error) bool) {}
+	}
+	return r.Holders(ctx, near, d)
+}
+
 // same compares registries without panicking for types that have no ==.
 func same(a, b Registry) bool {
 	return reflect.TypeOf(a).Comparable() && a == b

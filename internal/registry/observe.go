@@ -122,6 +122,12 @@ func (o *observed) Repositories(ctx context.Context, after string) iter.Seq2[str
 	})
 }
 
+func (o *observed) Holders(ctx context.Context, near string, d oci.Digest) iter.Seq2[string, error] {
+	return walk(ctx, o, Op{Action: BlobFind, Ref: oci.DigestRef(d)}, func() iter.Seq2[string, error] {
+		return o.inner.Holders(ctx, near, d)
+	})
+}
+
 // PutManifest is one operation, whatever the number of tags.
 func (o *observed) PutManifest(ctx context.Context, repo string, m Manifest, tags ...string) (PutResult, error) {
 	size := int64(len(m.Content))

@@ -16,6 +16,7 @@ const (
 	BlobStat
 	BlobRead
 	BlobRedirect // content leaves by a temporary address, unseen
+	BlobFind     // a mount looks for a blob in a repository that nobody named
 	TagsList
 	ReferrersList
 	RepositoriesList
@@ -34,7 +35,7 @@ const (
 )
 
 var actionNames = [Actions]string{
-	"manifest.stat", "manifest.read", "blob.stat", "blob.read", "blob.redirect",
+	"manifest.stat", "manifest.read", "blob.stat", "blob.read", "blob.redirect", "blob.find",
 	"tags.list", "referrers.list", "repositories.list",
 	"manifest.write", "tag.write", "blob.mount", "blob.write",
 	"upload.start", "upload.resume", "upload.append", "upload.cancel",
@@ -71,10 +72,9 @@ type Op struct {
 // store's transaction alone. Checks run concurrently and must be quick: lists
 // ask once for each item.
 //
-// An Op that reads with an empty Repo, other than RepositoriesList, stands for
-// a mount from any repository: a check must allow it only where the caller may
-// read every repository. RepositoriesList has an empty Repo for the list itself
-// and the name for each item.
+// RepositoriesList has an empty Repo for the list itself and the name for each
+// item. BlobFind has an empty one when it asks for all repositories at once: a
+// check allows that only where the caller may read every one.
 type Check func(ctx context.Context, op Op) error
 
 // Observer is told of an operation before it begins; the function it returns

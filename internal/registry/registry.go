@@ -49,6 +49,11 @@ type Reader interface {
 
 	// Repositories lists the names that sort bytewise after the given one.
 	Repositories(ctx context.Context, after string) iter.Seq2[string, error]
+
+	// Holders lists repositories that a blob can be mounted from, in no order,
+	// but those of near's project before others. It may leave some out: it is
+	// for finding one, and who finds none sends the bytes.
+	Holders(ctx context.Context, near string, d oci.Digest) iter.Seq2[string, error]
 }
 
 // Writer is the pushing half of a registry. When a method returns without an

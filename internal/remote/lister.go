@@ -188,6 +188,12 @@ func (p *pager) next(ctx context.Context, v any) error {
 	return err
 }
 
+// Holders are none: the protocol has no way to ask. A mount from any repository
+// is for the other side to find.
+func (r *Registry) Holders(context.Context, string, oci.Digest) iter.Seq2[string, error] {
+	return func(func(string, error) bool) {}
+}
+
 // nextLink is the address of the next page (RFC 8288), nil if there is none.
 // It must lie at the same origin.
 func (r *Registry) nextLink(req request, resp *http.Response) (*url.URL, error) {

@@ -1,6 +1,7 @@
 package metatest
 
 import (
+	"slices"
 	"time"
 
 	"github.com/berth-registry/berth/internal/meta"
@@ -90,6 +91,29 @@ var blobCases = []testCase{
 	}},
 	{"mount/from", func(e *env) { wantMounted(e, repo) }},
 	{"mount/any", func(e *env) { wantMounted(e, "") }},
+	{"mount/holders", func(e *env) {
+		d, _ := e.push(repo, "abc") // team/app
+		for _, name := range []string{"alone", "other/a", "team/b"} {
+			_, err := e.db.Mount(e.Context(), name, repo, d)
+			e.ok(err)
+		}
+		for near, want := range map[string][]string{"team/new": {"team/app", "team/b"}, "other/new": {"other/a"}, "nobody/new": {}} {
+			all, err := e.db.Holders(e.Context(), near, d, 10)
+			e.ok(err)
+			nearest := slices.Sorted(slices.Values(all[:min(len(want), len(all))]))
+			if len(all) != 4 || !slices.Equal(nearest, want) {
+				e.Errorf("holders near %s: %v; want four, %v first", near, all, want)
+			}
+		}
+		few, err := e.db.Holders(e.Context(), "team/new", d, 3)
+		if e.ok(err); len(few) != 3 {
+			e.Errorf("three of the holders: %v", few)
+		}
+		none, err := e.db.Holders(e.Context(), repo, digest("x"), 3)
+		if e.ok(err); len(none) != 0 {
+			e.Errorf("holders of an unknown blob: %v", none)
+		}
+	}},
 	{"mount/unknown", func(e *env) {
 		d, _ := e.push(repo, "a")
 		e.push(other, "b")

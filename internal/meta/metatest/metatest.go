@@ -31,7 +31,7 @@ func Run(t *testing.T, open func(t *testing.T, o meta.Options) *meta.DB) {
 		organizationCases, projectCases, memberCases, userCases, groupCases, keyCases, trustCases, planCases,
 		usageCases, quotaCases, renameCases, projectDeleteCases, purgeCases, ownerCases, recordCases,
 		rateCases, auditCases, claimCases, loginCases, tokenCases)
-	t.Run("alone", func(t *testing.T) { runCases(t, common, open, false) })
+	t.Run("alone", func(t *testing.T) { runCases(t, slices.Concat(common, longTrailCases), open, false) })
 	t.Run("shared", func(t *testing.T) { runCases(t, slices.Concat(common, expiryCases), open, true) })
 }
 
