@@ -121,7 +121,7 @@ func TestForgedAddress(t *testing.T) {
 	w.berth("project", "set", "acme", "--visibility", "public")
 	w.repo(w.root(), "acme/app").pushImage("v1", 2120)
 	here := w.key("here", "--project", "acme", "--role", "writer", "--address", "192.0.2.0/24")
-	const path = "/v2/acme/app/tags/list"
+	const path = "/v2/acme/app/manifests/v1"
 	w.berth("plan", "set", "default", "--rate", "address=50/minute")
 	const forged = "192.0.2.7"
 	headers := [][]string{{"X-Forwarded-For", forged}, {"Forwarded", "for=" + forged}, {"X-Real-IP", forged}, {"X-Forwarded-For", "10.0.0.1, " + forged}}

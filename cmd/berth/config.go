@@ -31,10 +31,14 @@ func newConfigCheck(s app.Streams) *cobra.Command {
 	}
 	st := loadedBy(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if _, err := st.load(c); err != nil {
+		conf, err := st.load(c)
+		if err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(s.Out, "the configuration is valid")
+		if err := app.CheckConfig(conf); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(s.Out, "the configuration is valid")
 		return err
 	}
 	return c

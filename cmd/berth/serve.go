@@ -73,7 +73,7 @@ then prints the key of the user admin, once.`,
 		if err != nil {
 			return err
 		}
-		return app.Serve(c.Context(), conf, s)
+		return app.Serve(c.Context(), conf, buildVersion(), s)
 	}
 	return c
 }

@@ -76,7 +76,7 @@ func benchSite(b *testing.B, keys map[string]string) *benchServer {
 	if _, err := st.registry.PutManifest(context.Background(), "bench/app", registry.Manifest{Content: content}, "v1"); err != nil {
 		b.Fatal(err)
 	}
-	s, err := newSite(b.Context(), c, st, slog.New(slog.DiscardHandler))
+	s, err := newSite(b.Context(), c, st, "test", slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}

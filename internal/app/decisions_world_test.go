@@ -80,7 +80,7 @@ func newRealm(t *testing.T, settings map[string]string) *realm {
 		t.Fatal(err)
 	}
 	t.Cleanup(st.close)
-	s, err := newSite(t.Context(), c, st, slog.New(slog.DiscardHandler))
+	s, err := newSite(t.Context(), c, st, "test", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,8 +31,8 @@ const (
 type Streams struct{ Out, Err io.Writer }
 
 // Serve runs the registry until ctx ends, then finishes running requests for
-// the configured grace time.
-func Serve(ctx context.Context, c *config.Config, s Streams) error {
+// the configured grace time. version is what it says it is.
+func Serve(ctx context.Context, c *config.Config, version string, s Streams) error {
 	log, err := newLog(c, s.Err)
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ func Serve(ctx context.Context, c *config.Config, s Streams) error {
 	if err := firstAdmin(ctx, c, st, s); err != nil {
 		return err
 	}
-	site, err := newSite(ctx, c, st, log)
+	site, err := newSite(ctx, c, st, version, log)
 	if err != nil {
 		return err
 	}

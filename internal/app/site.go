@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -36,6 +37,7 @@ const issuer = "berth"
 type site struct {
 	config *config.Config
 	store  *store
+	server string // its version, for those who ask
 	log    *slog.Logger
 
 	directory *directory.Directory
@@ -53,8 +55,8 @@ type site struct {
 
 // newSite builds a site over an opened store and starts what it does beside
 // requests. The caller closes it after the last request, before the store.
-func newSite(ctx context.Context, c *config.Config, st *store, log *slog.Logger) (*site, error) {
-	s := &site{config: c, store: st, log: log, directory: directory.New(st.db), ready: &readiness{store: st}}
+func newSite(ctx context.Context, c *config.Config, st *store, version string, log *slog.Logger) (*site, error) {
+	s := &site{config: c, store: st, server: version, log: log, directory: directory.New(st.db), ready: &readiness{store: st}}
 	if err := s.knowCallers(ctx); err != nil {
 		return nil, err
 	}
@@ -139,7 +141,7 @@ func (s *site) routes() (http.Handler, error) {
 			Open: s.registryFor, Identify: s.identify, Challenge: challenges.Value,
 			Log: s.log, BodyIdle: s.config.HTTP.BodyIdle,
 		}),
-		api: apihttp.New(apihttp.Options{Manage: s.manager(), Identify: s.identifyManager, Log: s.log}),
+		api: apihttp.New(apihttp.Options{Manage: s.manager(), Identify: s.identifyManager, Log: s.log, Version: s.server}),
 		tokens: authhttp.New(authhttp.Options{
 			Authenticator: s.callers, Tokens: s.tokens, Refresh: s.refresh(),
 			Allow: s.policy.Allow, Record: s.trail.Record, Log: s.log,
@@ -147,6 +149,20 @@ func (s *site) routes() (http.Handler, error) {
 		people: people,
 		ready:  s.ready,
 	}, nil
+}
+
+// CheckConfig finds what is wrong with a configuration and shows only where it
+// is used: in what is sent to clients.
+func CheckConfig(c *config.Config) error {
+	if _, err := auth.NewChallenges(auth.ServiceOf(c.URLs()), c.URLs()); err != nil {
+		return fmt.Errorf("url: %w", err)
+	}
+	if o := c.Auth.OIDC; o.Issuer != "" {
+		if _, err := oidc.NewPeople(oidc.PeopleOptions{Issuer: o.Issuer, ClientID: o.ClientID}); err != nil {
+			return fmt.Errorf("auth.oidc: %w", err)
+		}
+	}
+	return nil
 }
 
 // people is the log-in of people at an identity provider, nil where there is

@@ -40,6 +40,9 @@ func (m *Manager) CreateUser(ctx context.Context, c *Caller, n NewUser) (meta.Us
 	if err != nil {
 		return u, err
 	}
+	if len(first) == 0 && n.Password == "" {
+		return u, conflict("with the first user, who becomes an administrator, the server begins to ask for log-in: give the user a password, or run `berth admin reset --data DIR`")
+	}
 	spec.ID, spec.CreatedAt, u.Admin = u.ID, u.CreatedAt, u.Admin || len(first) == 0
 	e := c.event("user.create")
 	e.Reference = n.Name

@@ -128,13 +128,14 @@ func freeName(want string, taken func(string) error) (string, error) {
 }
 
 // claimGroups makes a user's memberships by claim those of groups, of which
-// some may be unknown here. Memberships that people gave stay.
+// some may be unknown here. Memberships that people gave stay. A group of admins
+// must name its claim: at some providers everybody can make groups.
 func (db *DB) claimGroups(t *tx, user string, groups []string) error {
 	wanted := map[string]bool{}
 	for _, g := range groups {
 		var id string
 		err := t.queryRow(`SELECT id FROM user_groups WHERE claim = $1 UNION ALL
-			SELECT id FROM user_groups WHERE name = $1 AND claim IS NULL LIMIT 1`, g).Scan(&id)
+			SELECT id FROM user_groups WHERE name = $1 AND claim IS NULL AND NOT admin LIMIT 1`, g).Scan(&id)
 		if err == nil {
 			wanted[id] = true
 		} else if !errors.Is(err, ErrNotFound) {

@@ -153,9 +153,9 @@ func (x *exchange) detail(code registry.Code, err error) any {
 	switch code {
 	case registry.Internal:
 		return map[string]any{"requestId": x.requestID}
-	case registry.Unauthorized:
-		return nil
-	case registry.NameUnknown:
+	case registry.NameUnknown, registry.Unauthorized:
+		// Without any detail dockerd takes a 401 for an accident, and tries to
+		// push five times within a minute before it tells.
 		return named("name", x.req.repo)
 	case registry.BlobUnknown:
 		return named("digest", string(x.req.digest))

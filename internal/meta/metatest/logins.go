@@ -193,8 +193,13 @@ func loginGroups(e *env) {
 	if s, err := e.db.UserAccess(e.Context(), u.ID); err != nil || s.Admin {
 		e.Errorf("alice is %+v, %v", s, err)
 	}
-	e.logIn("1001", "alice")
+	_, err = e.db.CreateGroup(e.Context(), changing("group.create"), meta.Group{Name: "roots", Admin: true})
+	e.ok(err)
+	u = e.logIn("1001", "alice", "roots")
 	e.wantMemberships("alice", "given")
+	if s, err := e.db.UserAccess(e.Context(), u.ID); err != nil || s.Admin {
+		e.Errorf("a group of admins without a claim took alice in: %+v, %v", s, err)
+	}
 }
 
 // wantMemberships wants the groups of a user, those by claim marked.
