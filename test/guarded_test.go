@@ -82,10 +82,18 @@ func (g *guarded) start() {
 // another address.
 func (g *guarded) restart() {
 	g.t.Helper()
+	g.end()
+	g.start()
+}
+
+func (g *guarded) end() {
+	g.t.Helper()
+	// A server waits for seconds for connections that were never used.
+	g.http.CloseIdleConnections()
+	http.DefaultClient.CloseIdleConnections()
 	if err := g.terminate(); err != nil {
 		g.t.Fatalf("SIGTERM: %v", err)
 	}
-	g.start()
 }
 
 // finish ends the server and looks for secrets in all that it leaves behind.
@@ -114,9 +122,7 @@ func (g *guarded) finish() {
 		g.t.Errorf("berth config print: %v\n%s", err, out)
 	}
 	g.wantQuiet("config print", out)
-	if err := g.terminate(); err != nil {
-		g.t.Errorf("SIGTERM: %v", err)
-	}
+	g.end()
 	g.wantQuiet("the log", []byte(readFile(g.t, g.log)))
 	g.wantQuietFolder()
 }
@@ -200,14 +206,23 @@ func (g *guarded) key(name string, flags ...string) credential {
 // wrong is the credential with another secret of the same kind: a key has one
 // character changed.
 func (g *guarded) wrong(c credential) credential {
-	last := c.secret[len(c.secret)-1]
-	return credential{c.user, g.hide(c.secret[:len(c.secret)-1] + string(last^1))}
+	last := len(c.secret) - 1
+	return credential{c.user, g.hide(c.secret[:last] + string(another(c.secret[last])))}
+}
+
+// another is a letter other than c.
+func another(c byte) byte {
+	if c == 'a' {
+		return 'b'
+	}
+	return 'a'
 }
 
 // as speaks to the server with Basic credentials.
 func (g *guarded) as(c credential) *api {
-	value := base64.StdEncoding.EncodeToString([]byte(c.user + ":" + c.secret))
-	return g.with("Basic " + g.hide(value))
+	header := basicHeader(c.user, c.secret)
+	g.hide(strings.TrimPrefix(header, "Basic "))
+	return g.with(header)
 }
 
 // bearer speaks to the server with a token.
@@ -319,4 +334,8 @@ func refusal(t *testing.T, a *api, method, path string, status int, code string)
 		t.Errorf("%s %s: 401 with %d challenges", method, path, n)
 	}
 	return res.Header
+}
+
+func basicHeader(user, secret string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+secret))
 }

@@ -1,8 +1,10 @@
 package test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -207,5 +209,64 @@ func TestRefusedLogInsAreBounded(t *testing.T) {
 		if _, err := w.as(c).send("GET", "/v2/", nil, nil, 200); err != nil {
 			t.Errorf("somebody else: %v", err)
 		}
+	}
+}
+
+// TestLogInFlood: guesses at many names from everywhere hold up neither pulls
+// nor those who know their password.
+func TestLogInFlood(t *testing.T) {
+	w := newTeam(t, "BERTH_HTTP_TRUSTED_PROXIES=127.0.0.1")
+	image := w.repo(w.as(w.alice), "acme/app").pushImage("v1", 2130)
+	carol := w.user("carol") // whom the server does not remember
+	puller := w.bearer(w.token(w.bob, "repository:acme/app:pull").Token)
+	var wait sync.WaitGroup
+	var mu sync.Mutex
+	over := make(chan struct{})
+	answers := map[int]int{}
+	for i := range 32 {
+		wait.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				from := fmt.Sprintf("10.%d.%d.%d", i, n/250, n%250)
+				a := &api{base: w.base, http: &http.Client{Transport: authorized{basicHeader(fmt.Sprint("somebody", i, "-", n), "guess")}}}
+				res, err := a.call("GET", "/v2/", nil, []string{"X-Forwarded-For", from}, 401, 429, 503)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				res.Body.Close()
+				mu.Lock()
+				answers[res.StatusCode]++
+				mu.Unlock()
+			}
+		})
+	}
+	var took []time.Duration
+	for began := time.Now(); time.Since(began) < 2*time.Second; {
+		asked := time.Now()
+		if _, err := puller.send("GET", "/v2/acme/app/manifests/"+image.Digest, nil, nil, 200); err != nil {
+			t.Error(err)
+		}
+		took = append(took, time.Since(asked))
+	}
+	asked := time.Now()
+	if _, err := w.as(w.aliceKey).send("GET", "/v2/", nil, nil, 200); err != nil {
+		t.Errorf("log-in with a key: %v", err)
+	}
+	if _, err := w.as(carol).send("GET", "/v2/", nil, nil, 200); err != nil {
+		t.Errorf("log-in with a password: %v", err)
+	}
+	loggedIn := time.Since(asked)
+	close(over)
+	wait.Wait()
+	slices.Sort(took)
+	median := took[len(took)/2]
+	t.Logf("%d pulls, half of them within %v; log-ins within %v; guesses: %v", len(took), median, loggedIn, answers)
+	if median > 100*time.Millisecond {
+		t.Errorf("a pull takes %v during a flood of log-ins", median)
 	}
 }

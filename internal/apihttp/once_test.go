@@ -3,16 +3,17 @@ package apihttp
 import (
 	"bytes"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/berth-registry/berth/internal/meta/metatest"
 )
 
 const onceKey = "5f0c1c1e-6a0d-4b6e-9a3b-2f6f0b0f7c11"
 
 func TestOnce(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "berth.db")
+	file := metatest.File(t)
 	s := serve(t, file)
 	s.populate()
 	const what, body = "POST /projects/app/keys", `{"name":"k","role":"writer","expires":"2031-01-01T00:00:00Z"}`

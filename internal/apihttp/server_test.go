@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +24,7 @@ import (
 	"github.com/berth-registry/berth/internal/directory"
 	"github.com/berth-registry/berth/internal/manage"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 	"github.com/berth-registry/berth/internal/oidc"
 )
 
@@ -315,7 +315,7 @@ func (s *server) token(name string) {
 // populated is a server with a world of its own.
 func populated(t *testing.T) *server {
 	t.Helper()
-	s := serve(t, filepath.Join(t.TempDir(), "berth.db"))
+	s := serve(t, metatest.File(t))
 	s.populate()
 	return s
 }
@@ -330,7 +330,7 @@ type template struct {
 
 func newTemplate(t *testing.T) *template {
 	t.Helper()
-	tpl := &template{t: t, file: filepath.Join(t.TempDir(), "berth.db")}
+	tpl := &template{t: t, file: metatest.File(t)}
 	t.Run("populate", func(t *testing.T) {
 		s := serve(t, tpl.file)
 		s.populate()
@@ -349,7 +349,7 @@ func (tpl *template) world(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "berth.db")
+	file := metatest.File(t)
 	if err := os.WriteFile(file, content, 0o600); err != nil {
 		t.Fatal(err)
 	}

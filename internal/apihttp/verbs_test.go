@@ -3,15 +3,16 @@ package apihttp
 import (
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/berth-registry/berth/internal/meta/metatest"
 )
 
 // TestOpenServer: from a server that asks for no log-in to one that does.
 func TestOpenServer(t *testing.T) {
-	s := serve(t, filepath.Join(t.TempDir(), "berth.db"))
+	s := serve(t, metatest.File(t))
 	s.do("anonymous", "GET /me", "").wants(200).says(`"kind":"local"`).says(`"admin":true`)
 	s.do("anonymous", "POST /projects", `{"name":"app"}`).wants(201)
 	s.do("anonymous", "POST /projects/app/keys", `{"name":"ci","role":"writer"}`).wants(409).says("berth admin reset")

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/directory"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 )
 
 const (
@@ -49,7 +49,7 @@ type server struct {
 // newServer starts on a new database; change may alter its options.
 func newServer(t *testing.T, change ...func(*auth.Options)) *server {
 	t.Helper()
-	s := replica(t, &clock{}, filepath.Join(t.TempDir(), "berth.db"), change...)
+	s := replica(t, &clock{}, metatest.File(t), change...)
 	_, err := s.db.CreateUser(t.Context(), meta.Change{}, meta.UserSpec{Name: "root", Admin: true})
 	s.ok(err)
 	return s

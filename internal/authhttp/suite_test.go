@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +22,7 @@ import (
 	"github.com/berth-registry/berth/internal/authhttp"
 	"github.com/berth-registry/berth/internal/directory"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 	"github.com/berth-registry/berth/internal/policy"
 )
 
@@ -48,7 +48,7 @@ func newServer(t testing.TB, change ...func(*auth.Options, *authhttp.Options)) *
 	t.Helper()
 	s := &server{t: t}
 	var err error
-	s.db, err = meta.Open(t.Context(), meta.Options{Path: filepath.Join(t.TempDir(), "berth.db")})
+	s.db, err = meta.Open(t.Context(), meta.Options{Path: metatest.File(t)})
 	s.ok(err)
 	t.Cleanup(func() { s.db.Close() })
 	s.tokens, err = auth.NewTokens(t.Context(), auth.TokenOptions{Store: s.db, Issuer: "https://registry.test", Services: []string{service}})

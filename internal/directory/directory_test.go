@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 )
 
 func openDB(t *testing.T, path string, shared bool) *meta.DB {
@@ -66,7 +66,7 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{db: openDB(t, filepath.Join(t.TempDir(), "berth.db"), false)}
+	f := &fixture{db: openDB(t, metatest.File(t), false)}
 	f.store = &counting{Store: f.db}
 	f.Directory = New(f.store)
 	f.project = must[meta.Project](t)(f.db.CreateProject(t.Context(), meta.Change{}, meta.ProjectSpec{Name: "acme", Visibility: access.Private}))
@@ -185,7 +185,7 @@ func TestNeverOlderThanAChange(t *testing.T) {
 
 // TestOtherProcess: what another process changes is followed within a second.
 func TestOtherProcess(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "berth.db")
+	path := metatest.File(t)
 	a, b := openDB(t, path, true), openDB(t, path, true)
 	d := New(b)
 	if _, err := d.Project(t.Context(), "acme"); !errors.Is(err, access.ErrNotFound) {

@@ -16,6 +16,7 @@ import (
 	"github.com/berth-registry/berth/internal/blob/memblob"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/registry"
 	"github.com/berth-registry/berth/internal/registry/registrytest"
@@ -35,7 +36,7 @@ type stack struct {
 
 func newStack(t *testing.T, o hosted.Options) *stack {
 	t.Helper()
-	s := &stack{path: filepath.Join(t.TempDir(), "berth.db"), folder: t.TempDir()}
+	s := &stack{path: metatest.File(t), folder: t.TempDir()}
 	s.db = openDB(t, meta.Options{Path: s.path, Now: func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }})
 	files, err := fsblob.New(s.folder)
 	if err != nil {
@@ -117,7 +118,7 @@ func TestConforms(t *testing.T) {
 		for wrapName, wrap := range wraps {
 			open := func(o hosted.Options, shared bool) func(t *testing.T) registry.Registry {
 				return func(t *testing.T) registry.Registry {
-					db := openDB(t, meta.Options{Path: filepath.Join(t.TempDir(), "berth.db"), Shared: shared})
+					db := openDB(t, meta.Options{Path: metatest.File(t), Shared: shared})
 					return wrap(hosted.New(db, store(t), o))
 				}
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"path/filepath"
 	"testing"
 	"testing/iotest"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/berth-registry/berth/internal/blob/fsblob"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/registry"
 	"github.com/berth-registry/berth/internal/registry/registrytest"
@@ -52,7 +52,7 @@ func commit(t *testing.T, r registry.Registry, u registry.Upload, tail, content 
 // replicas are two registries over one database and one folder.
 func replicas(t *testing.T) (a, b *hosted.Registry) {
 	t.Helper()
-	path, folder := filepath.Join(t.TempDir(), "berth.db"), t.TempDir()
+	path, folder := metatest.File(t), t.TempDir()
 	replica := func() *hosted.Registry {
 		files, err := fsblob.New(folder)
 		if err != nil {

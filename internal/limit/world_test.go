@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/directory"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 	"github.com/berth-registry/berth/internal/registry"
 )
 
@@ -28,7 +28,7 @@ type world struct {
 
 func newWorld(t testing.TB, rates ...access.Rate) *world {
 	t.Helper()
-	w := &world{TB: t, path: filepath.Join(t.TempDir(), "berth.db")}
+	w := &world{TB: t, path: metatest.File(t)}
 	w.millis.Store(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli())
 	w.database()
 	rows, err := sql.Open("sqlite", "file:"+w.path+"?_pragma=busy_timeout(10000)")

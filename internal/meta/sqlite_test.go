@@ -30,7 +30,7 @@ func open(t *testing.T, o meta.Options) *meta.DB {
 
 func TestSQLiteConforms(t *testing.T) {
 	metatest.Run(t, func(t *testing.T, o meta.Options) *meta.DB {
-		o.Path = filepath.Join(t.TempDir(), "berth.db")
+		o.Path = metatest.File(t)
 		return open(t, o)
 	})
 }

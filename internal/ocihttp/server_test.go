@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	"github.com/berth-registry/berth/internal/blob/memblob"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/ocihttp"
 	"github.com/berth-registry/berth/internal/registry"
@@ -37,7 +37,7 @@ func newServer(t *testing.T, change ...func(*ocihttp.Options)) *server {
 
 func serve(t *testing.T, store blob.Store, change ...func(*ocihttp.Options)) *server {
 	t.Helper()
-	db, err := meta.Open(t.Context(), meta.Options{Path: filepath.Join(t.TempDir(), "berth.db")})
+	db, err := meta.Open(t.Context(), meta.Options{Path: metatest.File(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +21,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 )
 
 // testKeys are made once: RSA keys take long.
@@ -188,7 +188,7 @@ func (c *clock) move(d time.Duration) {
 
 func openDB(t *testing.T, c *clock) *meta.DB {
 	t.Helper()
-	db, err := meta.Open(t.Context(), meta.Options{Path: filepath.Join(t.TempDir(), "berth.db"), Now: c.now})
+	db, err := meta.Open(t.Context(), meta.Options{Path: metatest.File(t), Now: c.now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,7 +83,7 @@ func TestEverybodysMasters(t *testing.T) {
 	for what, id := range map[string]auth.Identity{"admin": admin, "local": local} {
 		w.wantRights(what, id, "acme/app", pull, push, remove)
 		w.wantRights(what, id, "none/app", pull, push, remove)
-		w.may(what, id, registry.BlobRead, "")
+		w.may(what, id, registry.BlobFind, "")
 		w.may(what, id, registry.RepositoriesList, "")
 	}
 	capped := w.key(access.Key{UserID: root.ID, Name: "capped", Role: access.Writer})
@@ -91,10 +91,10 @@ func TestEverybodysMasters(t *testing.T) {
 	narrow := w.key(access.Key{UserID: root.ID, Name: "narrow", Prefixes: []string{"acme/app"}})
 	w.wantRights("an admin's key", narrow, "acme/app", pull, push, remove)
 	w.wantRights("an admin's key outside of its prefix", narrow, "acme/other")
-	w.mayNot("an admin's key that is narrow", narrow, registry.BlobRead, "", registry.NameUnknown)
-	w.mayNot("an admin's token", token(admin, scope("acme/app", "*")), registry.BlobRead, "", registry.NameUnknown)
-	w.mayNot("a user", w.member("alice", w.project("x", ""), "", access.Owner), registry.BlobRead, "", registry.NameUnknown)
-	w.mayNot("nobody", anonymous, registry.BlobRead, "", registry.Unauthorized)
+	w.mayNot("an admin's key that is narrow", narrow, registry.BlobFind, "", registry.NameUnknown)
+	w.mayNot("an admin's token", token(admin, scope("acme/app", "*")), registry.BlobFind, "", registry.NameUnknown)
+	w.mayNot("a user", w.member("alice", w.project("x", ""), "", access.Owner), registry.BlobFind, "", registry.NameUnknown)
+	w.mayNot("nobody", anonymous, registry.BlobFind, "", registry.Unauthorized)
 }
 
 func TestNarrowedKeys(t *testing.T) {

@@ -3,7 +3,6 @@ package policy_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/directory"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 	"github.com/berth-registry/berth/internal/policy"
 	"github.com/berth-registry/berth/internal/registry"
 )
@@ -29,7 +29,7 @@ var none meta.Change
 
 func newWorld(t testing.TB, o policy.Options) *world {
 	t.Helper()
-	w := &world{TB: t, path: filepath.Join(t.TempDir(), "berth.db")}
+	w := &world{TB: t, path: metatest.File(t)}
 	w.open(o, false)
 	w.user("root") // the first one is an admin
 	return w

@@ -2,7 +2,6 @@ package registry_test
 
 import (
 	"context"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -10,6 +9,7 @@ import (
 	"github.com/berth-registry/berth/internal/blob/memblob"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 	"github.com/berth-registry/berth/internal/registry"
 	"github.com/berth-registry/berth/internal/registry/registrytest"
 )
@@ -17,7 +17,7 @@ import (
 // open makes an empty registry of its own.
 func open(t testing.TB) registry.Registry {
 	t.Helper()
-	db, err := meta.Open(t.Context(), meta.Options{Path: filepath.Join(t.TempDir(), "berth.db")})
+	db, err := meta.Open(t.Context(), meta.Options{Path: metatest.File(t)})
 	if err != nil {
 		t.Fatalf("open a database: %v", err)
 	}

@@ -2,13 +2,13 @@ package remote_test
 
 import (
 	"net/http/httptest"
-	"path/filepath"
 	"testing"
 
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/blob/memblob"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 	"github.com/berth-registry/berth/internal/ocihttp"
 	"github.com/berth-registry/berth/internal/registry"
 	"github.com/berth-registry/berth/internal/registry/registrytest"
@@ -53,7 +53,7 @@ func client(t *testing.T, base string, o remote.Options) *remote.Registry {
 // open makes an empty registry of its own.
 func open(t *testing.T, o hosted.Options) registry.Registry {
 	t.Helper()
-	db, err := meta.Open(t.Context(), meta.Options{Path: filepath.Join(t.TempDir(), "berth.db")})
+	db, err := meta.Open(t.Context(), meta.Options{Path: metatest.File(t)})
 	if err != nil {
 		t.Fatalf("open a database: %v", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/audit/recorder"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 )
 
 // store is a real database whose writes can be held up and made to fail.
@@ -28,7 +28,7 @@ type store struct {
 
 func newStore(t testing.TB) *store {
 	t.Helper()
-	db, err := meta.Open(t.Context(), meta.Options{Path: filepath.Join(t.TempDir(), "berth.db")})
+	db, err := meta.Open(t.Context(), meta.Options{Path: metatest.File(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
