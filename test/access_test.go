@@ -3,6 +3,8 @@ package test
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -10,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -17,15 +20,39 @@ import (
 // before it lets a request pass.
 func (g *guarded) through(see func(*http.Request)) (host string) {
 	g.t.Helper()
-	to := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.Out.URL.Scheme, r.Out.URL.Host = "http", g.host()
-	}}
+	to := &httputil.ReverseProxy{
+		Rewrite:  func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", g.host() },
+		ErrorLog: log.New(io.Discard, "", 0), // of clients that leave when they are refused
+	}
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		see(r)
 		to.ServeHTTP(w, r)
 	}))
 	g.t.Cleanup(proxy.Close)
 	return strings.TrimPrefix(proxy.URL, "http://")
+}
+
+// onFirst makes a hook for through, which runs a command before the first
+// request that is meant; done says whether there was one.
+func (g *guarded) onFirst(meant func(*http.Request) bool, command ...string) (see func(*http.Request), done *atomic.Bool) {
+	var once sync.Once
+	done = new(atomic.Bool)
+	return func(r *http.Request) {
+		if !meant(r) {
+			return
+		}
+		once.Do(func() {
+			if _, err := g.tryBerth("", command...); err != nil {
+				g.t.Error(err)
+			}
+			done.Store(true)
+		})
+	}, done
+}
+
+// isBlobRead reports whether a request fetches a blob.
+func isBlobRead(r *http.Request) bool {
+	return r.Method == "GET" && strings.Contains(r.URL.Path, "/blobs/")
 }
 
 // wantAccess wants a token to grant these scopes and no more.
@@ -156,7 +183,7 @@ func TestChangeDuringSession(t *testing.T) {
 			func(host string) []string {
 				return []string{"append", "--oci-empty-base", "-f", layer, "-t", fmt.Sprintf("%s/acme/new%d:v1", host, i)}
 			})
-		w.duringSession(crane, c, c.pull, func(r *http.Request) bool { return r.Method == "GET" && strings.Contains(r.URL.Path, "/blobs/") },
+		w.duringSession(crane, c, c.pull, isBlobRead,
 			func(host string) []string { return []string{"pull", host + "/acme/app:v1", crane.home + "/pulled.tar"} })
 	}
 }
@@ -165,19 +192,11 @@ func TestChangeDuringSession(t *testing.T) {
 func (w *team) duringSession(crane *client, c change, want string, at func(*http.Request) bool, args func(host string) []string) {
 	w.t.Helper()
 	credential, take := c.begin()
-	var once sync.Once
-	taken := false
-	host := w.through(func(r *http.Request) {
-		if at(r) {
-			once.Do(func() {
-				w.berth(take...)
-				taken = true
-			})
-		}
-	})
+	see, taken := w.onFirst(at, take...)
+	host := w.through(see)
 	crane.run("auth", "login", host, "-u", credential.user, "-p", credential.secret)
 	said, err := crane.all(args(host)...)
-	if err == nil || !taken || !strings.Contains(said, want) {
+	if err == nil || !taken.Load() || !strings.Contains(said, want) {
 		w.t.Errorf("%s, crane %s: %v, want %s in:\n%s", c.name, args(host)[0], err, want, said)
 	}
 	if c.give != nil {
@@ -264,15 +283,11 @@ func TestVisibility(t *testing.T) {
 	}
 
 	w.berth("project", "set", "acme", "--visibility", "internal")
-	var once sync.Once
-	host := w.through(func(r *http.Request) {
-		if strings.Contains(r.URL.Path, "/blobs/") {
-			once.Do(func() { w.berth("project", "set", "acme", "--visibility", "private") })
-		}
-	})
+	see, changed := w.onFirst(isBlobRead, "project", "set", "acme", "--visibility", "private")
+	host := w.through(see)
 	crane.run("auth", "login", host, "-u", carol.user, "-p", carol.secret)
 	crane.run("manifest", host+"/acme/app:v1")
-	if said, err := crane.all("pull", host+"/acme/app:v1", crane.home+"/pulled.tar"); err == nil || !strings.Contains(said, "NAME_UNKNOWN") {
+	if said, err := crane.all("pull", host+"/acme/app:v1", crane.home+"/pulled.tar"); err == nil || !changed.Load() || !strings.Contains(said, "NAME_UNKNOWN") {
 		t.Errorf("crane pulls on when the project has become private: %v\n%s", err, said)
 	}
 }
@@ -282,12 +297,10 @@ func TestVisibility(t *testing.T) {
 func TestDockerIsRefused(t *testing.T) {
 	w, docker := newTeam(t), newDocker(t)
 	docker.run("build", "-t", "local", docker.buildContext(1830))
-	var once sync.Once
-	host := w.through(func(r *http.Request) {
-		if r.Method == "PATCH" && strings.HasPrefix(r.URL.Path, "/v2/acme/second/") {
-			once.Do(func() { w.berth("member", "remove", "acme", "alice") })
-		}
-	})
+	see, removed := w.onFirst(func(r *http.Request) bool {
+		return r.Method == "PATCH" && strings.HasPrefix(r.URL.Path, "/v2/acme/second/")
+	}, "member", "remove", "acme", "alice")
+	host := w.through(see)
 	docker.run("login", "-u", w.alice.user, "-p", w.alice.secret, host)
 	push := func(name string) (string, error) {
 		docker.run("tag", "local", host+"/acme/"+name+":v1")
@@ -299,7 +312,7 @@ func TestDockerIsRefused(t *testing.T) {
 	// Nothing may be mounted, or there would be no PATCH.
 	docker.run("build", "-t", "local", docker.buildContext(1840))
 	for _, name := range []string{"second", "third"} {
-		if said, err := push(name); err == nil || !strings.Contains(said, "denied") {
+		if said, err := push(name); err == nil || !removed.Load() || !strings.Contains(said, "denied") {
 			t.Errorf("push of %s without the role: %v\n%s", name, err, said)
 		}
 	}

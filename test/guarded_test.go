@@ -171,16 +171,25 @@ func (g *guarded) berth(args ...string) string {
 // berthIn is berth with something on standard input.
 func (g *guarded) berthIn(input string, args ...string) string {
 	g.t.Helper()
+	out, err := g.tryBerth(input, args...)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return out
+}
+
+// tryBerth is berthIn for whoever is not the test itself.
+func (g *guarded) tryBerth(input string, args ...string) (out string, err error) {
 	cmd := berth(args...)
 	cmd.Env = append(cmd.Env, "BERTH_SERVER="+g.base, "BERTH_KEY="+g.admin, "HOME="+g.data)
 	cmd.Stdin = strings.NewReader(input)
 	var errs strings.Builder
 	cmd.Stderr = &errs
-	out, err := cmd.Output()
+	text, err := cmd.Output()
 	if err != nil {
-		g.t.Fatalf("berth %s: %v\n%s", strings.Join(args, " "), err, errs.String())
+		err = fmt.Errorf("berth %s: %w\n%s", strings.Join(args, " "), err, errs.String())
 	}
-	return strings.TrimSpace(string(out))
+	return strings.TrimSpace(string(text)), err
 }
 
 // credential is what somebody logs in with.

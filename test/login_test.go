@@ -58,59 +58,92 @@ func (w *team) root() *api { return w.as(credential{"x", w.admin}) }
 // tryClient logs in with every kind of credential, right and wrong, and wants
 // of pulls and pushes what the credential is worth.
 func tryClient(t *testing.T, w *team, c *loginClient) {
-	name := strings.ToLower(strings.TrimPrefix(t.Name(), "TestLogin"))
-	for _, tt := range []struct {
+	t.Helper()
+	repo := "acme/" + strings.ToLower(strings.TrimPrefix(t.Name(), "TestLogin"))
+	for _, l := range []struct {
 		kind       string
 		credential credential
 		writes     bool
 	}{
-		{"password", w.alice, true},
+		{"password", w.alice, true}, // first: readers pull what it pushes
 		{"user-key", w.aliceKey, true},
 		{"project-key", w.projectKey, true},
 		{"password-of-reader", w.bob, false},
 		{"user-key-of-reader", w.bobReader, false},
 	} {
-		ok := func(what, said string, err error) {
-			t.Helper()
-			if err != nil {
-				t.Fatalf("%s, %s: %v\n%s", tt.kind, what, err, said)
-			}
-		}
-		refused := func(what, want, said string, err error) {
-			t.Helper()
-			if err == nil || !strings.Contains(said, want) {
-				t.Errorf("%s, %s: %v, want %q in:\n%s", tt.kind, what, err, want, said)
-			}
-			if strings.Contains(said, tt.credential.secret) {
-				t.Errorf("%s, %s: it tells the secret:\n%s", tt.kind, what, said)
-			}
-		}
-		app := w.host() + "/acme/" + name + ":1.0.0-" + tt.kind // of the form that helm wants
-		if tt.writes {
-			said, err := c.login(w.host(), w.wrong(tt.credential))
-			if c.lateLogin {
-				ok("log-in that nobody checks", said, err)
-				said, err = c.pull(app)
-			}
-			refused("wrong secret", c.wrong, said, err)
-		}
-		said, err := c.login(w.host(), tt.credential)
-		ok("log-in", said, err)
-		said, err = c.push(app)
-		if tt.writes {
-			ok("push", said, err)
+		tr := &trial{t, w, c, l.kind, l.credential, w.host() + "/" + repo + ":1.0.0-"} // of the form that helm wants
+		if l.writes {
+			tr.asWriter()
 		} else {
-			refused("push", c.noPush, said, err)
-			app = w.host() + "/acme/" + name + ":1.0.0-password" // of a round before
+			tr.asReader()
 		}
-		said, err = c.pull(app)
-		ok("pull", said, err)
-		said, err = c.pull(w.host() + "/secret/" + name + ":v1")
-		refused("pull from a secret project", c.noPull, said, err)
-		said, err = c.push(w.host() + "/secret/" + name + ":v1")
-		refused("push to a secret project", c.noPush, said, err)
+		tr.asStranger()
 	}
-	w.repo(w.root(), "acme/"+name).hasTags("1.0.0-password", "1.0.0-project-key", "1.0.0-user-key")
+	w.repo(w.root(), repo).hasTags("1.0.0-password", "1.0.0-project-key", "1.0.0-user-key")
+}
+
+// trial is one kind of credential in one client.
+type trial struct {
+	t          *testing.T
+	w          *team
+	c          *loginClient
+	kind       string
+	credential credential
+	ref        string // of an image, without the end of its tag
+}
+
+func (tr *trial) asWriter() {
+	tr.t.Helper()
+	said, err := tr.c.login(tr.w.host(), tr.w.wrong(tr.credential))
+	if tr.c.lateLogin {
+		tr.works("log-in that nobody checks", said, err)
+		said, err = tr.c.pull(tr.ref + tr.kind)
+	}
+	tr.fails("wrong secret", tr.c.wrong, said, err)
+	said, err = tr.c.login(tr.w.host(), tr.credential)
+	tr.works("log-in", said, err)
+	said, err = tr.c.push(tr.ref + tr.kind)
+	tr.works("push", said, err)
+	said, err = tr.c.pull(tr.ref + tr.kind)
+	tr.works("pull", said, err)
+}
+
+func (tr *trial) asReader() {
+	tr.t.Helper()
+	said, err := tr.c.login(tr.w.host(), tr.credential)
+	tr.works("log-in", said, err)
+	said, err = tr.c.pull(tr.ref + "password")
+	tr.works("pull", said, err)
+	said, err = tr.c.push(tr.ref + tr.kind)
+	tr.fails("push", tr.c.noPush, said, err)
+}
+
+// asStranger tries a project in which none of the credentials has a role.
+func (tr *trial) asStranger() {
+	tr.t.Helper()
+	ref := strings.Replace(tr.ref, "/acme/", "/secret/", 1) + tr.kind
+	said, err := tr.c.pull(ref)
+	tr.fails("pull from a secret project", tr.c.noPull, said, err)
+	said, err = tr.c.push(ref)
+	tr.fails("push to a secret project", tr.c.noPush, said, err)
+}
+
+func (tr *trial) works(what, said string, err error) {
+	tr.t.Helper()
+	if err != nil {
+		tr.t.Fatalf("%s, %s: %v\n%s", tr.kind, what, err, said)
+	}
+}
+
+// fails wants the client to say what it says then, and not the secret.
+func (tr *trial) fails(what, want, said string, err error) {
+	tr.t.Helper()
+	if err == nil || !strings.Contains(said, want) {
+		tr.t.Errorf("%s, %s: %v, want %q in:\n%s", tr.kind, what, err, want, said)
+	}
+	if strings.Contains(said, tr.credential.secret) {
+		tr.t.Errorf("%s, %s: it tells the secret:\n%s", tr.kind, what, said)
+	}
 }
 
 // all is what a run says, on whatever stream.
