@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
+	writeTimeout  = time.Minute                // of the listener for those who run the registry
 	maxHeader     = http.DefaultMaxHeaderBytes // the fronts bound what is no credential at 32 KiB
 	cutTimeout    = 5 * time.Second            // for requests that were cut off to save what they have
 )
@@ -65,6 +67,11 @@ func Serve(ctx context.Context, c *config.Config, version string, s Streams) err
 	if err != nil {
 		return err
 	}
+	stopAdmin, err := serveAdmin(ctx, c, site, log)
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	defer stopAdmin()
 	ctx, stop := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	defer background.Wait() // before the store is closed

@@ -22,6 +22,7 @@ import (
 	"github.com/berth-registry/berth/internal/directory"
 	"github.com/berth-registry/berth/internal/limit"
 	"github.com/berth-registry/berth/internal/manage"
+	"github.com/berth-registry/berth/internal/metrics"
 	"github.com/berth-registry/berth/internal/ocihttp"
 	"github.com/berth-registry/berth/internal/oidc"
 	"github.com/berth-registry/berth/internal/policy"
@@ -46,6 +47,8 @@ type site struct {
 	policy    *policy.Policy
 	limits    *limit.Limiter
 	trail     *recorder.Recorder
+	metrics   *metrics.Metrics
+	observe   registry.Observer // of metrics
 	ready     *readiness
 	handler   http.Handler
 
@@ -65,6 +68,10 @@ func newSite(ctx context.Context, c *config.Config, st *store, version string, l
 	})
 	s.limits = limit.New(s.directory, st.db, limit.Options{Log: log})
 	s.trail = recorder.New(st.db, recorder.Options{Log: log, Status: ocihttp.Status})
+	s.metrics = metrics.New(version)
+	s.observe = s.metrics.Observer()
+	s.metrics.Counter("berth_audit_dropped_total", "Events that are missing in the audit trail, which could not keep up.",
+		func() float64 { return float64(s.trail.Dropped()) })
 	root, err := s.routes()
 	if err != nil {
 		return nil, errors.Join(err, s.trail.Close(ctx))
@@ -140,12 +147,17 @@ func (s *site) routes() (http.Handler, error) {
 		oci: ocihttp.New(ocihttp.Options{
 			Open: s.registryFor, Identify: s.identify, Challenge: challenges.Value,
 			Log: s.log, BodyIdle: s.config.HTTP.BodyIdle,
+			Answered: func(route, method string, status int, took time.Duration) {
+				s.metrics.Request("oci", route, method, status, took)
+			},
 		}),
-		api: apihttp.New(apihttp.Options{Manage: s.manager(), Identify: s.identifyManager, Log: s.log, Version: s.server}),
-		tokens: authhttp.New(authhttp.Options{
+		api: s.metrics.Counted("api", apihttp.New(apihttp.Options{
+			Manage: s.manager(), Identify: s.identifyManager, Log: s.log, Version: s.server,
+		})),
+		tokens: s.metrics.Counted("token", authhttp.New(authhttp.Options{
 			Authenticator: s.callers, Tokens: s.tokens, Refresh: s.refresh(),
 			Allow: s.policy.Allow, Record: s.trail.Record, Log: s.log,
-		}),
+		})),
 		people: people,
 		ready:  s.ready,
 	}, nil
@@ -208,7 +220,7 @@ func (s *site) manager() *manage.Manager {
 func (s *site) registryFor(id auth.Identity) registry.Registry {
 	before, after, bytes := s.limits.For(id)
 	guarded := registry.Guard(s.store.registry, before, s.policy.For(id), after)
-	return registry.Observe(guarded, s.trail.Observer(), bytes)
+	return registry.Observe(guarded, s.observe, s.trail.Observer(), bytes)
 }
 
 // identify says who sent a request, in the registry's codes. Credentials that

@@ -32,6 +32,7 @@ var ours = map[string][]string{
 	"internal/manage":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/meta", "internal/oci"},
 	"internal/meta":                  {"internal/oci", "internal/disk", "internal/access", "internal/audit"},
 	"internal/meta/metatest":         {"internal/access", "internal/audit", "internal/oci", "internal/meta"},
+	"internal/metrics":               {"internal/registry"},
 	"internal/ocihttp":               {"internal/access", "internal/audit", "internal/auth", "internal/oci", "internal/registry", "internal/requestid"},
 	"internal/oidc":                  {"internal/access", "internal/audit", "internal/auth", "internal/meta"},
 	"internal/policy":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/oci", "internal/registry"},
@@ -43,23 +44,24 @@ var ours = map[string][]string{
 // theirs are the modules that the product imports, and by which packages. Each
 // is justified in a record under docs/adr.
 var theirs = map[string][]string{
-	"github.com/coreos/go-oidc/v3":     {"internal/oidc"},
-	"github.com/danielgtaylor/huma/v2": {"internal/apihttp"},
-	"github.com/go-jose/go-jose/v4":    {"internal/auth", "internal/oidc"},
-	"github.com/goccy/go-yaml":         {"internal/config"},
-	"github.com/google/uuid":           {"internal/hosted", "internal/meta", "internal/meta/metatest"},
-	"github.com/oapi-codegen/runtime":  {"internal/apiclient"},
-	"github.com/pressly/goose/v3":      {"internal/meta"},
-	"github.com/spf13/cobra":           {"cmd/berth"},
-	"golang.org/x/crypto":              {"internal/auth"},
-	"golang.org/x/oauth2":              {"internal/oidc"},
-	"modernc.org/sqlite":               {"internal/meta"},
+	"github.com/coreos/go-oidc/v3":        {"internal/oidc"},
+	"github.com/danielgtaylor/huma/v2":    {"internal/apihttp"},
+	"github.com/go-jose/go-jose/v4":       {"internal/auth", "internal/oidc"},
+	"github.com/goccy/go-yaml":            {"internal/config"},
+	"github.com/google/uuid":              {"internal/hosted", "internal/meta", "internal/meta/metatest"},
+	"github.com/oapi-codegen/runtime":     {"internal/apiclient"},
+	"github.com/prometheus/client_golang": {"internal/metrics"},
+	"github.com/pressly/goose/v3":         {"internal/meta"},
+	"github.com/spf13/cobra":              {"cmd/berth"},
+	"golang.org/x/crypto":                 {"internal/auth"},
+	"golang.org/x/oauth2":                 {"internal/oidc"},
+	"modernc.org/sqlite":                  {"internal/meta"},
 }
 
 // fronts speak HTTP, as servers or as clients; everything below them does not.
 var fronts = []string{
 	"cmd/berth", "internal/apiclient", "internal/apihttp", "internal/app", "internal/auth", "internal/authhttp",
-	"internal/clientaddr", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid",
+	"internal/clientaddr", "internal/metrics", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid",
 }
 
 // top packages are imported by app and cmd alone.

@@ -28,6 +28,7 @@ type Config struct {
 		Retention time.Duration
 	}
 	Audit    struct{ Retention time.Duration }
+	Admin    struct{ Listen string } // "": no such listener
 	Log      struct{ Level, Format string }
 	Uploads  struct{ Expire time.Duration }
 	GC       struct{ Interval, UnreferencedAfter time.Duration }

@@ -74,7 +74,7 @@ func TestEveryKey(t *testing.T) {
 	special := map[string]string{
 		"listen": "[::1]:0", "log.level": "debug", "log.format": "json",
 		"url": "https://r.test/x", "other_urls": "http://a:5000,https://b", "auth.mode": "required",
-		"auth.oidc.issuer": "https://id", "projects.newcomers": "claim", "http.trusted_proxies": "10.0.0.0/8, ::1",
+		"auth.oidc.issuer": "https://id", "projects.newcomers": "claim", "http.trusted_proxies": "10.0.0.0/8, ::1", "admin.listen": "[::1]:9000",
 	}
 	// Keys that others have to stand beside.
 	beside := map[string][]string{

@@ -91,6 +91,8 @@ var keys = []key{
 		func(c *Config) *bool { return &c.ReadOnly }),
 	durationKey("audit.retention", "90d", "How long the audit trail goes back.",
 		func(c *Config) *time.Duration { return &c.Audit.Retention }, 24*time.Hour),
+	textKey("admin.listen", "", "Address to serve `/metrics` (Prometheus), `/healthz` and `/readyz` on, host:port; for those who run the registry, and not for its clients. None: `/metrics` is not to be had.",
+		func(c *Config) *string { return &c.Admin.Listen }, optional(checkAddress)),
 	textKey("log.level", "info", "What is logged: `debug`, `info`, `warn` or `error`, and all that is worse.",
 		func(c *Config) *string { return &c.Log.Level }, oneOf("debug", "info", "warn", "error")),
 	textKey("log.format", "text", "How it is logged: `text` or `json`.",

@@ -43,6 +43,8 @@ projects:
 read_only: false # default
 audit:
   retention: 2160h # default
+admin:
+  listen: "" # default
 log:
   level: "warn" # file
   format: "text" # default

@@ -115,6 +115,16 @@ func list(value string) (items []string) {
 	return items
 }
 
+// optional applies a check to what is not empty.
+func optional(check func(string) error) func(string) error {
+	return func(value string) error {
+		if value == "" {
+			return nil
+		}
+		return check(value)
+	}
+}
+
 // each applies a check to each item of a list.
 func each(check func(string) error) func(string) error {
 	return func(value string) error {

@@ -90,6 +90,7 @@ func (x *exchange) serve() (err error) {
 // broke off, so that nobody takes it for whole.
 func (x *exchange) finish(err error) {
 	whole := err == nil || x.respondError(err)
+	x.h.Answered(kindNames[x.req.kind], methodNames[methodOf(x.r.Method)], x.status, time.Since(x.start))
 	x.log(err)
 	if !whole {
 		panic(http.ErrAbortHandler)

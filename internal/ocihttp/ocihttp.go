@@ -40,6 +40,9 @@ type Options struct {
 	Challenge func(r *http.Request, scope string, err error) string
 	// Log gets one line a request; nil: none.
 	Log *slog.Logger
+	// Answered is told of each request, its route and method by one of a few
+	// names. nil: nobody is.
+	Answered func(route, method string, status int, took time.Duration)
 	// BodyIdle cuts off a request body that brings nothing for so long; its
 	// upload session stays. 0: one minute.
 	BodyIdle time.Duration
@@ -63,6 +66,9 @@ func New(o Options) http.Handler {
 	}
 	if o.Challenge == nil {
 		o.Challenge = func(*http.Request, string, error) string { return `Basic realm="Berth"` }
+	}
+	if o.Answered == nil {
+		o.Answered = func(string, string, int, time.Duration) {}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -91,7 +97,8 @@ const (
 )
 
 var methodNames = [methods]string{
-	methodGet: http.MethodGet, methodHead: http.MethodHead, methodPost: http.MethodPost,
+	methodOther: "other",
+	methodGet:   http.MethodGet, methodHead: http.MethodHead, methodPost: http.MethodPost,
 	methodPut: http.MethodPut, methodPatch: http.MethodPatch, methodDelete: http.MethodDelete,
 }
 

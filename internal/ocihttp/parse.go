@@ -26,6 +26,10 @@ const (
 	kinds
 )
 
+var kindNames = [kinds]string{
+	"none", "ping", "catalog", "tags", "referrers", "manifest", "blob", "uploads", "upload",
+}
+
 // request is a parsed URL. Every name in it is valid.
 type request struct {
 	kind   kind
