@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/berth-registry/berth/internal/access"
+	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/manage"
 	"github.com/berth-registry/berth/internal/requestid"
 )
@@ -106,12 +107,12 @@ func (h *handler) log(x *exchange, r *http.Request, start time.Time) {
 		level = slog.LevelError
 	}
 	attrs := []slog.Attr{
-		slog.String("method", clip(r.Method, 32)), slog.String("path", clip(r.URL.Path, 512)), slog.Int("status", x.status),
+		slog.String("method", clip(r.Method, 32)), slog.String("path", hidden(r.URL.Path, 512)), slog.Int("status", x.status),
 		slog.Duration("duration", time.Since(start)), slog.String("request_id", x.id), slog.String("remote", r.RemoteAddr),
-		slog.String("agent", clip(r.UserAgent(), 128)), slog.String("identity", x.caller.String()),
+		slog.String("agent", hidden(r.UserAgent(), 128)), slog.String("identity", x.caller.String()),
 	}
 	if x.err != nil {
-		attrs = append(attrs, slog.String("error", clip(x.err.Error(), 2048)))
+		attrs = append(attrs, slog.String("error", hidden(x.err.Error(), 2048)))
 	}
 	h.Log.LogAttrs(r.Context(), level, "request", attrs...)
 }
@@ -202,6 +203,10 @@ type headerOnly struct {
 func (h *headerOnly) Header() http.Header         { return h.header }
 func (h *headerOnly) WriteHeader(status int)      { h.status = status }
 func (h *headerOnly) Write(p []byte) (int, error) { return len(p), nil }
+
+// hidden is text for the log: people paste keys where names belong, and tools
+// into their user agent.
+func hidden(s string, most int) string { return audit.Hide(clip(s, most)) }
 
 func clip(s string, most int) string {
 	if len(s) <= most {

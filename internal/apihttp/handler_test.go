@@ -121,6 +121,19 @@ func TestServersFault(t *testing.T) {
 	}
 }
 
+// TestNoSecretsInTheLog: keys that are pasted where names belong stay out of it.
+func TestNoSecretsInTheLog(t *testing.T) {
+	s := populated(t)
+	var log bytes.Buffer
+	s.handler.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	secret, _ := auth.NewKey(auth.UserKey)
+	s.do("owner", "DELETE /me/keys/"+secret, "").wants(404)
+	s.do("owner", "GET /projects/"+secret, "", "User-Agent", "ci "+secret).wants(404)
+	if strings.Contains(log.String(), secret) || !strings.Contains(log.String(), "[hidden]") {
+		t.Errorf("the log has %s", log.String())
+	}
+}
+
 // TestDatabaseFault is TestServersFault behind the identification.
 func TestDatabaseFault(t *testing.T) {
 	s := populated(t)

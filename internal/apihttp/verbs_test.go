@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/berth-registry/berth/internal/access"
+	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/meta/metatest"
 )
 
@@ -57,6 +59,14 @@ func TestKeysAreNotWider(t *testing.T) {
 		s.do("bound", "POST /me/keys", tt.body).wants(tt.status)
 	}
 	s.do("bound", "DELETE /me/keys/test", "").wants(403)
+	var some CreatedKey
+	s.do("orgowner", "POST /me/keys", `{"name":"bound","prefixes":["app/web"]}`).wants(201).into(&some)
+	s.secrets["some"] = "Bearer " + some.Secret
+	var places List[Organization]
+	s.do("orgowner", "GET /organizations", "").wants(200).says(`"team"`)
+	if s.do("some", "GET /organizations", "").wants(200).into(&places); len(places.Items) != 0 {
+		t.Errorf("a key of some repositories lists %+v", places)
+	}
 	s.do("bound", "DELETE /me/sessions", "").wants(403)
 	s.do("bound", "POST /projects/app/keys", `{"name":"a","role":"reader","prefixes":["app/web"]}`).wants(403)
 	s.do("bound", "DELETE /me/keys/bound", "").wants(204) // itself
@@ -77,6 +87,41 @@ func TestKeysOfALogIn(t *testing.T) {
 	s.secrets["job"] = "Bearer " + k.Secret
 	s.do("job", "POST /projects/app/keys", `{"name":"more","role":"reader"}`).wants(403).says("let it expire by")
 	s.do("job", "POST /projects/app/keys", `{"name":"more","role":"reader","expires":"`+soon+`"}`).wants(201)
+}
+
+// TestNothingOutlivesItsMaker: what is bound to a time, an address or a job
+// makes no credential that is not.
+func TestNothingOutlivesItsMaker(t *testing.T) {
+	s := populated(t)
+	soon := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+	rule := func(name string) string {
+		return `{"name":"` + name + `","issuer":"https://ci.example.com","audience":"berth","claims":{"ref":"main"},"role":"owner"}`
+	}
+	for name, bounds := range map[string]string{"brief": `"expires":"` + soon + `"`, "near": `"addresses":["192.0.2.0/24"]`} {
+		var k CreatedKey
+		s.do("owner", "POST /projects/app/keys", `{"name":"`+name+`","role":"owner",`+bounds+`}`).wants(201).into(&k)
+		s.secrets[name] = "Bearer " + k.Secret
+		s.do(name, "POST /projects/app/trust-rules", rule(name)).wants(403).says("bound to")
+	}
+	var k CreatedKey
+	s.do("owner", "POST /projects/app/keys", `{"name":"free","role":"owner"}`).wants(201).into(&k)
+	s.secrets["free"] = "Bearer " + k.Secret
+	s.do("free", "POST /projects/app/trust-rules", rule("lasting")).wants(201)
+
+	project, err := s.db.Project(t.Context(), "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	job, err := s.db.TrustRule(t.Context(), project.ID, "lasting")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.handler.Identify = func(*http.Request) (auth.Identity, error) {
+		return auth.Identity{Principal: access.Principal{Kind: access.Workload, ID: job.ID, Name: "app/lasting"}}, nil
+	}
+	s.do("anonymous", "GET /projects/app/keys", "").wants(200)
+	s.do("anonymous", "POST /projects/app/keys", `{"name":"kept","role":"reader"}`).wants(403).says("ends with the job")
+	s.do("anonymous", "POST /projects/app/trust-rules", rule("more")).wants(403).says("bound to")
 }
 
 // TestRevocationBites: what is taken away is gone with the next request.
@@ -181,4 +226,16 @@ func TestTrailOfANameUsedBefore(t *testing.T) {
 		t.Errorf("events: %s", a.body)
 	}
 	s.do("root", "GET /audit?project=first", "").wants(200).says("project.rename")
+
+	// Nor does who had a project before and renames it.
+	s.do("owner", "POST /projects/app/rename", `{"name":"hers"}`).wants(200)
+	time.Sleep(2 * time.Millisecond)
+	s.do("root", "POST /projects/lib/rename", `{"name":"app"}`).wants(200)
+	s.do("root", "PUT /projects/app/members/user/stranger", `{"role":"maintainer"}`).wants(200)
+	list = List[Event]{}
+	a = s.do("stranger", "GET /audit?project=app&since=2000-01-01T00:00:00Z", "").wants(200)
+	a.into(&list)
+	if len(list.Items) != 1 || list.Items[0].Action != "member.set" {
+		t.Errorf("the project that took the name shows %s", a.body)
+	}
 }

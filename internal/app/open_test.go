@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/berth-registry/berth/internal/access"
 )
 
 // asking sends requests to a site, as from a client on this machine.
@@ -67,6 +69,42 @@ func TestOpenUntilSomebodyCanLogIn(t *testing.T) {
 	}
 }
 
+// TestOpenNotToOtherSites: a page of another site that a browser on this machine
+// shows gets nothing, not even under a name that it pointed here.
+func TestOpenNotToOtherSites(t *testing.T) {
+	s := siteOf(t, map[string]string{"url": "http://registry.example:5000"})
+	for _, tt := range []struct {
+		method, path, host, origin string
+		want                       int
+	}{
+		{"GET", "/v2/_catalog", "localhost:5000", "", 200},
+		{"GET", "/v2/_catalog", "127.0.0.1:5000", "", 200},
+		{"GET", "/v2/_catalog", "[::1]:5000", "", 200},
+		{"GET", "/v2/_catalog", "build:5000", "", 200},
+		{"GET", "/v2/_catalog", "host.docker.internal:5000", "", 200},
+		{"GET", "/v2/_catalog", "registry.example:5000", "", 200},
+		{"GET", "/v2/_catalog", "rebound.example:5000", "", 401},
+		{"GET", "/v2/_catalog", "127.0.0.1.rebound.example:5000", "", 401},
+		{"GET", "/v2/_catalog", "localhost.rebound.example", "", 401},
+		{"POST", "/v2/a/blobs/uploads/", "localhost:5000", "", 202},
+		{"POST", "/v2/a/blobs/uploads/", "localhost:5000", "http://localhost:5000", 202},
+		{"POST", "/v2/a/blobs/uploads/", "localhost:5000", "http://elsewhere.example", 401},
+		{"POST", "/v2/a/blobs/uploads/", "localhost:5000", "null", 401},
+		{"POST", "/v2/a/blobs/uploads/", "rebound.example:5000", "http://rebound.example:5000", 401},
+	} {
+		r := httptest.NewRequest(tt.method, tt.path, nil)
+		r.Host, r.RemoteAddr = tt.host, "127.0.0.1:1"
+		if tt.origin != "" {
+			r.Header.Set("Origin", tt.origin)
+		}
+		w := httptest.NewRecorder()
+		s.handler.ServeHTTP(w, r)
+		if w.Code != tt.want {
+			t.Errorf("%s %s%s from %q: %d %s, want %d", tt.method, tt.host, tt.path, tt.origin, w.Code, w.Body, tt.want)
+		}
+	}
+}
+
 // TestWhoMustLogIn by address and settings.
 func TestWhoMustLogIn(t *testing.T) {
 	for _, tt := range []struct {
@@ -83,6 +121,17 @@ func TestWhoMustLogIn(t *testing.T) {
 		got := asking(t, siteOf(t, tt.keys))("GET", "127.0.0.1:5000", "/v2/", "", "")
 		if got.Code != tt.want {
 			t.Errorf("%v: %d, want %d", tt.keys, got.Code, tt.want)
+		}
+	}
+}
+
+// TestIssuersOnThisMachine are for registries that serve this machine alone.
+func TestIssuersOnThisMachine(t *testing.T) {
+	rule := access.TrustRule{Issuer: "http://127.0.0.1:8080", Audience: "berth", Claims: map[string]string{"ref": "main"}}
+	for listen, ok := range map[string]bool{"127.0.0.1:0": true, ":0": false} {
+		err := siteOf(t, map[string]string{"listen": listen}).validateRule(rule)
+		if (err == nil) != ok {
+			t.Errorf("listening on %s: %v", listen, err)
 		}
 	}
 }

@@ -145,7 +145,7 @@ func (s *site) routes() (http.Handler, error) {
 	}
 	return &root{
 		oci: ocihttp.New(ocihttp.Options{
-			Open: s.registryFor, Identify: s.identify, Challenge: challenges.Value,
+			Open: s.registryFor, Identify: s.identify, MayPush: s.mayPush, Challenge: challenges.Value,
 			Log: s.log, BodyIdle: s.config.HTTP.BodyIdle,
 			Answered: func(route, method string, status int, took time.Duration) {
 				s.metrics.Request("oci", route, method, status, took)
@@ -209,11 +209,21 @@ func (s *site) refresh() *auth.Refresh {
 
 func (s *site) manager() *manage.Manager {
 	return manage.New(manage.Options{
-		Store: s.store.db, Directory: s.directory, Passwords: s.callers, ValidateRule: oidc.ValidateRule,
+		Store: s.store.db, Directory: s.directory, Passwords: s.callers, ValidateRule: s.validateRule,
 		Refused:    func(_ context.Context, e audit.Event) { s.trail.Record(e) },
 		Newcomers:  access.Newcomers(s.config.Projects.Newcomers),
 		Restorable: s.config.Projects.Retention,
 	})
+}
+
+// validateRule says what is wrong with a trust rule. An issuer on this machine
+// is for a registry that serves this machine alone: whoever owns a project must
+// not make the server knock on doors that are closed to others.
+func (s *site) validateRule(r access.TrustRule) error {
+	if strings.HasPrefix(r.Issuer, "http://") && !isLoopback(s.config.Listen) {
+		return fmt.Errorf("issuer %.100q: must be an https:// URL", r.Issuer)
+	}
+	return oidc.ValidateRule(r)
 }
 
 // registryFor is the registry as a caller may see and use it.
@@ -223,11 +233,21 @@ func (s *site) registryFor(id auth.Identity) registry.Registry {
 	return registry.Observe(guarded, s.observe, s.trail.Observer(), bytes)
 }
 
+// mayPush reports whether the policy lets a caller push to a repository.
+func (s *site) mayPush(ctx context.Context, id auth.Identity, repo string) (bool, error) {
+	allowed, err := s.policy.Allow(ctx, id, auth.Scope{Type: "repository", Name: repo, Actions: []string{"push"}})
+	return len(allowed) > 0, err
+}
+
 // identify says who sent a request, in the registry's codes. Credentials that
 // are refused leave a record, as they do where tokens are to be had.
 func (s *site) identify(r *http.Request) (auth.Identity, error) {
 	id, err := s.callers.Identify(r)
-	if err == nil {
+	switch {
+	case err == nil && id.Kind == access.Local && !s.config.InsecureAnonymous && foreign(s.config, r):
+		return auth.Identity{}, &registry.Error{Code: registry.Unauthorized, Err: auth.ErrCredentials,
+			Detail: "pages of other sites may not use this registry; others use localhost, or a name that is set as url"}
+	case err == nil:
 		return id, nil
 	}
 	caller := &audit.Caller{Request: requestid.Of(r), Agent: r.UserAgent()}

@@ -19,9 +19,7 @@ func Clean(s string) string {
 	if len(s) > ample {
 		s = s[:ample]
 	}
-	if strings.Contains(s, "berth_") || strings.Contains(s, "eyJ") {
-		s = secrets.ReplaceAllString(s, "[hidden]")
-	}
+	s = Hide(s)
 	if len(s) > maxField {
 		s = s[:maxField]
 	}
@@ -34,6 +32,14 @@ func Clean(s string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(s, "\uFFFD"))
+}
+
+// Hide takes what looks like a credential out of text that is logged.
+func Hide(s string) string {
+	if strings.Contains(s, "berth_") || strings.Contains(s, "eyJ") {
+		s = secrets.ReplaceAllString(s, "[hidden]")
+	}
+	return s
 }
 
 // plain reports whether s is printable ASCII, as almost all text is.

@@ -218,7 +218,10 @@ func (a *Authenticator) key(ctx context.Context, user *access.Login, name, secre
 	if !errors.Is(err, ErrCredentials) {
 		return id, err
 	}
-	at := attemptAs(name, user.UserID, from)
+	at, failed := a.attemptAs(ctx, name, user.UserID, from)
+	if failed != nil {
+		return Identity{}, failed
+	}
 	if throttled := a.allow(ctx, at); throttled != nil {
 		return Identity{}, throttled
 	}
@@ -314,7 +317,10 @@ func (a *Authenticator) compare(ctx context.Context, login fingerprint, user *ac
 	if known, err := a.recall(login); known { // since it was asked last
 		return err
 	}
-	at := attemptAs(name, user.UserID, from)
+	at, err := a.attemptAs(ctx, name, user.UserID, from)
+	if err != nil {
+		return err
+	}
 	if err := a.allow(ctx, at); err != nil {
 		return err
 	}

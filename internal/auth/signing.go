@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
@@ -49,6 +51,7 @@ type signingKey struct {
 	id               string
 	public           *ecdsa.PublicKey
 	signer           jose.Signer
+	bucket           []byte // keys the names of buckets
 	created, retired time.Time
 }
 
@@ -161,7 +164,27 @@ func newSigningKey(row access.SigningKey) (*signingKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing key %s: %w", row.ID, err)
 	}
-	return &signingKey{id: row.ID, public: &key.PublicKey, signer: signer, created: row.CreatedAt, retired: row.RetiredAt}, nil
+	bucket, err := hkdf.Key(sha256.New, row.Private, nil, "berth buckets of names", sha256.Size)
+	if err != nil {
+		return nil, fmt.Errorf("signing key %s: %w", row.ID, err)
+	}
+	return &signingKey{
+		id: row.ID, public: &key.PublicKey, signer: signer, bucket: bucket, created: row.CreatedAt, retired: row.RetiredAt,
+	}, nil
+}
+
+// bucketKey keys the names of buckets that nobody outside shall compute. All
+// replicas have the same, until the signing key is replaced.
+func (t *Tokens) bucketKey(ctx context.Context) ([]byte, error) {
+	keys, err := t.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	newest := keys.newest()
+	if newest == nil {
+		return nil, errors.New("there is no signing key to name buckets with")
+	}
+	return newest.bucket, nil
 }
 
 // NewSigningKey makes a key, as the store keeps it.

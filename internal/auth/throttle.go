@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"net/netip"
@@ -45,15 +46,23 @@ type attempt struct{ principal, address string }
 
 // attemptAs is the attempt of somebody who says to be a user, who may not exist
 // (no id).
-func attemptAs(name, userID string, from netip.Addr) attempt {
-	a := attempt{principal: "user:" + userID, address: addressBucket(from)}
-	if userID == "" {
-		// People type passwords where names belong. Two bytes of the hash do not
-		// give one away, and that strangers' names share a bucket harms nobody.
-		sum := sha256.Sum256([]byte(name))
-		a.principal = "name:" + hex.EncodeToString(sum[:2])
+func (a *Authenticator) attemptAs(ctx context.Context, name, userID string, from netip.Addr) (attempt, error) {
+	at := attempt{principal: "user:" + userID, address: addressBucket(from)}
+	if userID != "" {
+		return at, nil
 	}
-	return a
+	// People type passwords where names belong. Two bytes of the hash do not
+	// give one away, and that strangers' names share a bucket harms nobody. But
+	// who could find names that share one would learn by them who is no stranger:
+	// so the hash has a key.
+	key, err := a.o.Tokens.bucketKey(ctx)
+	if err != nil {
+		return at, err
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(name))
+	at.principal = "name:" + hex.EncodeToString(mac.Sum(nil)[:2])
+	return at, nil
 }
 
 // addressBucket is one address, or the network that one customer has in IPv6.

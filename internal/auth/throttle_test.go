@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -58,6 +59,33 @@ func TestThrottleUnknown(t *testing.T) {
 	}
 	if e := s.throttles(basic("nobody", "wrong2")); e.User != "" {
 		t.Errorf("a name that is no user's is told: %+v", e)
+	}
+}
+
+// TestThrottleTellsNoNames: nobody can find names that are throttled together,
+// by which to tell one that is a user's from one that is not.
+func TestThrottleTellsNoNames(t *testing.T) {
+	s := newServer(t, func(o *auth.Options) { o.Throttle.PerPrincipal = 2 })
+	for i := range 2 {
+		s.refuses(auth.ErrCredentials, "wrong", basic("nobody", fmt.Sprint("wrong", i)))
+	}
+	bucket := func(name string) string {
+		sum := sha256.Sum256([]byte(name))
+		return string(sum[:2])
+	}
+	tried, throttled := 0, 0
+	for i := 0; tried < 2; i++ {
+		name := fmt.Sprint("stranger", i)
+		if bucket(name) != bucket("nobody") {
+			continue
+		}
+		tried++
+		if _, err := s.identify(basic(name, "wrong")); !errors.Is(err, auth.ErrCredentials) {
+			throttled++
+		}
+	}
+	if throttled == tried { // by chance one time in four thousand million
+		t.Error("names of one hash are throttled together")
 	}
 }
 

@@ -86,9 +86,6 @@ func (x *exchange) respondError(err error) {
 	case errors.Is(err, auth.ErrUnavailable):
 		x.w.Header().Set("Retry-After", "5")
 		f = &failure{http.StatusServiceUnavailable, "UNAVAILABLE", "the issuer of the ID token cannot be reached; try again"}
-	case errors.Is(err, auth.ErrUnavailable):
-		x.w.Header().Set("Retry-After", "5")
-		f = &failure{http.StatusServiceUnavailable, "UNAVAILABLE", "the issuer of the ID token cannot be reached; try again"}
 	case errors.Is(err, context.Canceled) && x.r.Context().Err() != nil:
 		x.status = 499 // logged, never sent: the client is gone
 		return

@@ -225,11 +225,13 @@ func joined(scopes []auth.Scope) string {
 	return strings.Join(texts, " ")
 }
 
-// record tells the trail of a log-in and of what was granted.
+// record tells the trail of a log-in and of what was granted. What everybody gets
+// is not worth a line: nobody shall fill the trail without logging in.
 func (x *exchange) record(id auth.Identity, scopes []auth.Scope) {
-	if id.Kind != access.Anonymous {
-		x.h.Record(x.event(actionLogin, "", ""))
+	if id.Kind == access.Anonymous {
+		return
 	}
+	x.h.Record(x.event(actionLogin, "", ""))
 	for _, s := range scopes {
 		if s.Type == "repository" {
 			x.h.Record(x.event(actionGrant, s.Name, strings.Join(s.Actions, ",")))

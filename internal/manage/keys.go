@@ -150,6 +150,8 @@ func (a *actor) wider(k *access.Key) string {
 		}
 	}
 	switch {
+	case a.Kind == access.Workload:
+		return "that of a job ends with the job"
 	case len(k.Prefixes) == 0 && !a.Covers(""):
 		return "name its prefixes"
 	case a.Key == nil || a.stands():
@@ -166,6 +168,18 @@ func (a *actor) wider(k *access.Key) string {
 // like that of a log-in: it may make keys that outlive it.
 func (a *actor) stands() bool {
 	return a.Kind == access.User && a.whole() && len(a.Key.Addresses) == 0
+}
+
+// lasts reports whether the credential is good for ever and from everywhere, as
+// what it makes may be that has no bounds of its own.
+func (a *actor) lasts() bool {
+	switch {
+	case a.Kind == access.Workload:
+		return false
+	case a.Key == nil || a.stands():
+		return true
+	}
+	return a.Key.ExpiresAt.IsZero() && len(a.Key.Addresses) == 0
 }
 
 // createKey stores k with a secret of its own.

@@ -2,6 +2,7 @@ package manage
 
 import (
 	"context"
+	"slices"
 
 	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/meta"
@@ -13,8 +14,10 @@ func (m *Manager) Organizations(ctx context.Context, c *Caller, p Page) (List[me
 	if err != nil {
 		return List[meta.Organization]{}, err
 	}
-	all, err := m.o.Store.Organizations(ctx, a.view(), p.After, p.size())
-	return page(all, err, p, func(o meta.Organization) string { return o.Name })
+	rows, err := m.o.Store.Organizations(ctx, a.view(), p.After, p.size())
+	all, err := page(rows, err, p, func(o meta.Organization) string { return o.Name })
+	all.Items = slices.DeleteFunc(all.Items, func(o meta.Organization) bool { return !a.seesOrganization(o.ID) })
+	return all, err
 }
 
 // CreateOrganization makes an organization. For admins. Errors: Conflict.

@@ -169,14 +169,18 @@ func (m *Manager) organization(ctx context.Context, c *Caller, name string, leas
 	if err != nil {
 		return nil, o, asked(err)
 	}
-	role := a.organizationRole(o.ID)
-	if role == access.None && o.ID != defaultOrganization { // which nobody need hide
+	if !a.seesOrganization(o.ID) {
 		return nil, o, missing("organization", name)
 	}
-	if role < least {
+	if a.organizationRole(o.ID) < least {
 		return nil, o, m.refuse(ctx, c, "this needs the role "+least.String()+" in organization "+name)
 	}
 	return a, o, nil
+}
+
+// seesOrganization reports whether the actor may know of an organization.
+func (a *actor) seesOrganization(id string) bool {
+	return id == defaultOrganization || a.organizationRole(id) > access.None // the default one nobody need hide
 }
 
 // mayGive holds a role that is to be given against the giver's own.

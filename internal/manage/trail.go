@@ -67,8 +67,8 @@ func (m *Manager) mayAudit(ctx context.Context, c *Caller, f *meta.AuditFilter) 
 	}
 	// The trail knows projects by name: another may have had it before.
 	row, err := m.o.Store.Project(ctx, f.Project)
-	if err == nil && f.Since.Before(row.CreatedAt) {
-		f.Since = row.CreatedAt
+	if err == nil && f.Since.Before(row.NamedAt) {
+		f.Since = row.NamedAt
 	}
 	return asked(err)
 }

@@ -18,7 +18,8 @@ func (m *Manager) TrustRules(ctx context.Context, c *Caller, project string, p P
 }
 
 // CreateTrustRule makes a trust rule of what r says of names, issuer, audience,
-// claims, role and prefixes. For the project's owners. Errors: Conflict.
+// claims, role and prefixes. For the project's owners, with a credential that is
+// bound to no time or address. Errors: Conflict.
 func (m *Manager) CreateTrustRule(ctx context.Context, c *Caller, project string, r access.TrustRule) (access.TrustRule, error) {
 	a, p, err := m.live(ctx, c, project, access.Owner)
 	if err != nil {
@@ -29,6 +30,9 @@ func (m *Manager) CreateTrustRule(ctx context.Context, c *Caller, project string
 	}
 	if err := m.mayGive(ctx, a, a.role(p), r.Role); err != nil {
 		return r, err
+	}
+	if !a.lasts() {
+		return r, m.refuse(ctx, c, "a trust rule lets jobs in from everywhere and until it is deleted: make it with a credential that is not bound to addresses or a time")
 	}
 	r.ID, r.ProjectID, r.CreatedAt, r.CreatedBy = meta.NewID(), p.ID, m.now(), c.String()
 	e := c.event("trust.create")

@@ -136,11 +136,19 @@ func scanPlan(scan func(...any) error) (p access.Plan, err error) {
 	return p, fromJSON(rates, &p.Rates)
 }
 
-// Guarded reports whether any credential exists: a user with a password or an
-// identity provider, or a key, also one that is revoked or expired: a registry
-// that once asked for log-in never stops asking by itself.
+// Guarded reports whether there ever was a credential: a user or a key, also one
+// that is revoked, expired or deleted: a registry that once asked for log-in
+// never stops asking by itself.
 func (db *DB) Guarded(ctx context.Context) (yes bool, err error) {
-	return yes, db.queryRow(ctx, `SELECT EXISTS (SELECT 1 FROM keys) OR EXISTS (SELECT 1 FROM users)`).Scan(&yes)
+	return yes, db.queryRow(ctx, `SELECT guarded OR EXISTS (SELECT 1 FROM keys) OR EXISTS (SELECT 1 FROM users)
+		FROM access_generation WHERE id = 1`).Scan(&yes)
+}
+
+// stayGuarded has Guarded say what it says now whatever is deleted next.
+func stayGuarded(t *tx) error {
+	_, err := t.exec(`UPDATE access_generation SET guarded = TRUE WHERE id = 1 AND NOT guarded
+		AND (EXISTS (SELECT 1 FROM keys WHERE id > '') OR EXISTS (SELECT 1 FROM users WHERE id > ''))`)
+	return err
 }
 
 // instant is the time of a nullable column, zero for null.

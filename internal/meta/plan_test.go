@@ -113,6 +113,7 @@ func callEveryVerb(ctx context.Context, db *DB) {
 	db.ExpireUploads(ctx, now.AddDate(0, 0, 1), 10)
 	db.TouchBlob(ctx, repo, d)
 	db.Mount(ctx, "team/other", repo, d)
+	db.Mount(ctx, "team/other", "", d)
 	db.Holders(ctx, repo, d, 3)
 	db.RateUsage(ctx, "x")
 	db.SwapRateUsage(ctx, "x", []byte{1}, 0)
@@ -184,4 +185,32 @@ func callProjectLife(ctx context.Context, db *DB) {
 	db.RestoreProject(ctx, Change{}, id)
 	db.DeleteProject(ctx, Change{}, id)
 	db.PurgeProjects(ctx, db.now().AddDate(0, 0, 1), 1000)
+}
+
+// TestMountLooksAtOneRepository: a blob may be linked by as many repositories
+// as there are, and the writer must not go over them.
+func TestMountLooksAtOneRepository(t *testing.T) {
+	db, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "berth.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, from := range []string{"team/app", ""} {
+		db.Mount(t.Context(), "team/other", from, oci.SHA256.FromBytes(nil))
+	}
+	asked := 0
+	for _, text := range db.writer.stmts.texts() {
+		if !strings.Contains(text, "FROM blobs") && !strings.Contains(text, "JOIN blobs") {
+			continue
+		}
+		asked++
+		for _, step := range db.plan(t, text) {
+			if strings.Contains(step, "links_digest") || strings.HasPrefix(step, "SCAN ") {
+				t.Errorf("%s\nfor %s", step, text)
+			}
+		}
+	}
+	if asked != 2 {
+		t.Errorf("%d statements were asked for", asked)
+	}
 }

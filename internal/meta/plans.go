@@ -94,7 +94,7 @@ func (db *DB) DeletePlan(ctx context.Context, c Change, name string) error {
 		}
 		err = found(t.exec(`DELETE FROM plans WHERE id = $1`, id))
 		if errors.Is(err, ErrInUse) {
-			return fmt.Errorf("plan %q %w: give those who have it another one first", name, ErrInUse)
+			return fmt.Errorf("plan %q %w: give those who have it another one first; a deleted project has it until it is restored or purged", name, ErrInUse)
 		}
 		return err
 	})

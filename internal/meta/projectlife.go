@@ -59,7 +59,7 @@ func (db *DB) RenameProject(ctx context.Context, c Change, id, name string) erro
 		if err := namesFit(t, id, len(name)-len(old)); err != nil {
 			return err
 		}
-		if _, err := t.exec(`UPDATE projects SET name = $2 WHERE id = $1`, id, name); err != nil {
+		if _, err := t.exec(`UPDATE projects SET name = $2, named_at = $3 WHERE id = $1`, id, name, db.millis()); err != nil {
 			return of(err, "project", name)
 		}
 		if err := moveRepositories(t, id, old, name); err != nil {
@@ -166,12 +166,13 @@ func (db *DB) DeleteProject(ctx context.Context, c Change, id string) (n Counts,
 		if err != nil {
 			return of(err, "project", id)
 		}
-		if n, err = t.queryRow(countProject, id).scanCounts(); err != nil {
-			return err
-		}
 		return moveRepositories(t, id, name, hidden+name)
 	})
-	return n, err
+	if err != nil {
+		return n, err
+	}
+	// Nothing is added to what is hidden, and others need not wait for the count.
+	return db.CountProject(ctx, id)
 }
 
 // RestoreProject undoes DeleteProject. Errors: ErrNotFound, also of a project
@@ -207,14 +208,17 @@ func (db *DB) PurgeProjects(ctx context.Context, before time.Time, n int) (purge
 				return err
 			}
 			rows = n - p.room
-			if p.done {
-				purged++
+			if !p.done {
+				continue
+			}
+			// Until now the project was deleted to whoever asked; from now on
+			// its name is free.
+			purged++
+			if err := t.raise(); err != nil {
+				return err
 			}
 		}
-		if rows == 0 {
-			return nil
-		}
-		return t.raise()
+		return nil
 	})
 	return purged, rows, err
 }
@@ -260,7 +264,7 @@ func (p *purge) each(id string, queries ...string) error {
 func (p *purge) repositories() error {
 	for p.room > 0 {
 		r := place{project: p.project}
-		err := p.t.queryRow(`SELECT id FROM repositories WHERE project_id = $1 ORDER BY name LIMIT 1`, p.project).Scan(&r.id)
+		err := p.t.queryRow(`SELECT id FROM repositories WHERE project_id = $1 LIMIT 1`, p.project).Scan(&r.id)
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
@@ -327,6 +331,9 @@ func (p *purge) uploads() error {
 }
 
 func (p *purge) access() error {
+	if err := stayGuarded(p.t); err != nil {
+		return err
+	}
 	return p.each(p.project,
 		`DELETE FROM refresh_tokens WHERE id IN (SELECT r.id FROM keys k JOIN refresh_tokens r ON r.key_id = k.id
 			WHERE COALESCE(k.user_id, k.project_id) = $1 LIMIT $2)`,

@@ -34,6 +34,7 @@ type Project struct {
 	Claimed        bool
 	Plan           string // name of its own plan; "": that of the organization
 	CreatedAt      time.Time
+	NamedAt        time.Time // since when the name is its own
 	DeletedAt      time.Time // zero: not deleted
 
 	Storage, Repositories       int64 // used: bytes, each blob once; count
@@ -112,7 +113,7 @@ func present(t *tx, kind, query, id string) error {
 }
 
 const selectProjectRow = `SELECT p.id, p.name, o.id, o.name, p.visibility, p.newcomers, p.claimed, COALESCE(own.name, ''),
-	p.created_at, p.deleted_at, COALESCE(u.storage, 0), COALESCE(u.repositories, 0), plan.storage, plan.repositories
+	p.created_at, COALESCE(p.named_at, p.created_at), p.deleted_at, COALESCE(u.storage, 0), COALESCE(u.repositories, 0), plan.storage, plan.repositories
 	FROM projects p
 	JOIN organizations o ON o.id = p.organization_id
 	JOIN plans plan ON plan.id = COALESCE(p.plan_id, o.plan_id, 'default')
@@ -120,11 +121,11 @@ const selectProjectRow = `SELECT p.id, p.name, o.id, o.name, p.visibility, p.new
 	LEFT JOIN project_usage u ON u.project_id = p.id `
 
 func scanProjectRow(scan func(...any) error) (p Project, err error) {
-	var created int64
+	var created, named int64
 	var deleted sql.NullInt64
 	err = scan(&p.ID, &p.Name, &p.OrganizationID, &p.Organization, &p.Visibility, &p.Newcomers, &p.Claimed, &p.Plan,
-		&created, &deleted, &p.Storage, &p.Repositories, &p.MaxStorage, &p.MaxRepositories)
-	p.CreatedAt, p.DeletedAt = time.UnixMilli(created), instant(deleted)
+		&created, &named, &deleted, &p.Storage, &p.Repositories, &p.MaxStorage, &p.MaxRepositories)
+	p.CreatedAt, p.NamedAt, p.DeletedAt = time.UnixMilli(created), time.UnixMilli(named), instant(deleted)
 	return p, err
 }
 

@@ -93,9 +93,9 @@ func (db *DB) CreateRefreshToken(ctx context.Context, r access.RefreshToken, has
 	return db.update(ctx, func(t *tx) error {
 		n, err := t.exec(`INSERT INTO refresh_tokens (id, hash, user_id, key_id, service, client, address, created_at, expires_at)
 			SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
-			WHERE ($3 IS NULL OR EXISTS (SELECT 1 FROM users WHERE id = $3 AND NOT locked))
-			AND ($4 IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = $4 AND revoked_at IS NULL))`,
-			id.String(), hash, nullable(r.UserID), nullable(r.KeyID), r.Service, r.Client, r.Address,
+			WHERE (COALESCE($3, '') = '' OR EXISTS (SELECT 1 FROM users WHERE id = $3 AND NOT locked))
+			AND (COALESCE($4, '') = '' OR EXISTS (SELECT 1 FROM keys WHERE id = $4 AND revoked_at IS NULL))`,
+			id.String(), hash, orNone(r.UserID), orNone(r.KeyID), r.Service, r.Client, r.Address,
 			r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli())
 		switch {
 		case err != nil:
@@ -116,13 +116,6 @@ func boundRefresh(t *tx, r access.RefreshToken) error {
 	_, err := t.exec(`DELETE FROM refresh_tokens WHERE id IN
 		(SELECT id FROM refresh_tokens WHERE `+column+` = $1 ORDER BY id DESC LIMIT 10 OFFSET $2)`, owner, maxRefresh)
 	return err
-}
-
-func nullable(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }
 
 const selectRefresh = `SELECT r.id, COALESCE(r.user_id, ''), COALESCE(u.name, ''), COALESCE(r.key_id, ''), r.service, r.client, r.address,

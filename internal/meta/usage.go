@@ -199,6 +199,17 @@ func dropBlob(t *tx, project string, d oci.Digest) error {
 	return shrink(t, project, size)
 }
 
+// recharge corrects what projects use where the row of a blob that they have
+// gave another size than its bytes.
+func recharge(t *tx, d oci.Digest, by int64) error {
+	if by == 0 {
+		return nil
+	}
+	_, err := t.exec(`UPDATE project_usage SET storage = storage + $2
+		WHERE project_id IN (SELECT project_id FROM project_blobs WHERE digest = $1)`, d.String(), by)
+	return err
+}
+
 // UsageCheck holds what a project is said to use against what it does use.
 type UsageCheck struct {
 	ProjectID, Project                string

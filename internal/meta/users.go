@@ -143,6 +143,9 @@ func (db *DB) DeleteUser(ctx context.Context, c Change, name string) error {
 		if err != nil {
 			return err
 		}
+		if err := stayGuarded(t); err != nil {
+			return err
+		}
 		return keepingAdmin(t, func() error {
 			for _, query := range [...]string{
 				`DELETE FROM grants WHERE user_id = $1`,

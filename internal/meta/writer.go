@@ -59,7 +59,8 @@ func (db *DB) insertBlob(t *tx, d oci.Digest, u Upload) (kept bool, err error) {
 		return n == 1, err
 	}
 	var old string
-	err = t.queryRow(`SELECT key FROM blobs WHERE digest = $1 AND damaged`, d.String()).Scan(&old)
+	var size int64
+	err = t.queryRow(`SELECT key, size FROM blobs WHERE digest = $1 AND damaged`, d.String()).Scan(&old, &size)
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
@@ -69,8 +70,10 @@ func (db *DB) insertBlob(t *tx, d oci.Digest, u Upload) (kept bool, err error) {
 	if err := bury(t, DeadObject{Key: old}, db.millis()); err != nil {
 		return false, err
 	}
-	_, err = t.exec(`UPDATE blobs SET key = $2, size = $3, damaged = FALSE WHERE digest = $1`, d.String(), u.ID, u.Size)
-	return true, err
+	if _, err = t.exec(`UPDATE blobs SET key = $2, size = $3, damaged = FALSE WHERE digest = $1`, d.String(), u.ID, u.Size); err != nil {
+		return false, err
+	}
+	return true, recharge(t, d, u.Size-size)
 }
 
 // link lets a repository serve blob d, which exists, and plans the look at
@@ -111,11 +114,7 @@ func settle(t *tx, repo string, d oci.Digest, kind string) error {
 // project; *QuotaError.
 func (db *DB) Mount(ctx context.Context, repo, from string, d oci.Digest) (size int64, err error) {
 	err = db.change(ctx, func(t *tx) error {
-		err := t.queryRow(`SELECT b.size FROM blobs b
-			JOIN links l ON l.digest = b.digest JOIN repositories r ON r.id = l.repository_id
-			WHERE b.digest = $1 AND NOT b.damaged AND ($2 = '' OR r.name = $2) AND r.name < $3 LIMIT 1`,
-			d.String(), from, hidden).Scan(&size)
-		if err != nil {
+		if size, err = mountable(t, from, d); err != nil {
 			return err
 		}
 		p, err := db.place(t, repo)
@@ -124,6 +123,22 @@ func (db *DB) Mount(ctx context.Context, repo, from string, d oci.Digest) (size 
 		}
 		return db.link(t, p, d, size)
 	})
+	return size, err
+}
+
+// mountable finds a blob to mount and its size. It never goes over the links of
+// the blob, which may be as many as there are repositories: the writer would
+// have to wait for that. Errors: ErrNotFound.
+func mountable(t *tx, from string, d oci.Digest) (size int64, err error) {
+	if from == "" {
+		err = t.queryRow(`SELECT b.size FROM blobs b WHERE b.digest = $1 AND NOT b.damaged AND EXISTS
+			(SELECT 1 FROM project_blobs pb JOIN projects p ON p.id = pb.project_id WHERE pb.digest = $1 AND p.deleted_at IS NULL)`,
+			d.String()).Scan(&size)
+		return size, err
+	}
+	err = t.queryRow(`SELECT b.size FROM repositories r
+		JOIN links l ON l.repository_id = r.id AND l.digest = $2 JOIN blobs b ON b.digest = l.digest
+		WHERE r.name = $1 AND r.name < $3 AND NOT b.damaged`, from, d.String(), hidden).Scan(&size)
 	return size, err
 }
 

@@ -201,24 +201,28 @@ func (x *exchange) log(err error) {
 	var list [13]slog.Attr
 	attrs := append(list[:0],
 		slog.String("method", clip(x.r.Method, 32)),
-		slog.String("path", clip(x.r.URL.Path, 512)),
-		slog.String("repo", x.req.repo),
+		slog.String("path", hidden(x.r.URL.Path, 512)),
+		slog.String("repo", audit.Hide(x.req.repo)),
 		slog.Int("status", x.status),
 		slog.Int64("bytes", x.sent),
 		slog.Duration("duration", time.Since(x.start)),
 		slog.String("request_id", x.requestID),
 		slog.String("remote", x.r.RemoteAddr),
-		slog.String("agent", clip(x.r.UserAgent(), 128)),
+		slog.String("agent", hidden(x.r.UserAgent(), 128)),
 		slog.String("identity", x.id.String()),
 	)
 	if x.body != nil {
 		attrs = append(attrs, slog.Int64("received", x.body.n))
 	}
 	if err != nil {
-		attrs = append(attrs, slog.String("error", clip(err.Error(), 2048)))
+		attrs = append(attrs, slog.String("error", hidden(err.Error(), 2048)))
 	}
 	x.h.Log.LogAttrs(x.ctx, level, "request", attrs...)
 }
+
+// hidden is text for the log: people paste keys where names belong, and tools
+// into their user agent.
+func hidden(s string, most int) string { return audit.Hide(clip(s, most)) }
 
 func clip(s string, most int) string {
 	if len(s) <= most {

@@ -2,6 +2,7 @@ package ocihttp_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -11,8 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/berth-registry/berth/internal/auth"
+	"github.com/berth-registry/berth/internal/blob/memblob"
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/ocihttp"
+	"github.com/berth-registry/berth/internal/registry"
 )
 
 // raw sends bytes as they are and returns the answer, if one comes. With half
@@ -89,6 +93,40 @@ func TestPathTricks(t *testing.T) {
 		s.raw("GET "+target+rest, false).fails(want.status, want.code)
 		s.raw("HEAD "+target+rest, false).wants(want.status).holds("")
 	}
+}
+
+// TestNoSecretsInTheLog: keys that are pasted where names belong stay out of it.
+func TestNoSecretsInTheLog(t *testing.T) {
+	s := newServer(t)
+	secret, _ := auth.NewKey(auth.ProjectKey)
+	for _, target := range []string{"/v2/a/manifests/" + secret, "/v2/" + strings.ToLower(secret) + "/tags/list"} {
+		s.raw("GET "+target+" HTTP/1.1\r\nHost: x\r\nUser-Agent: ci "+secret+"\r\n\r\n", false).wants(404)
+	}
+	eventually(t, func() bool { return strings.Count(s.log.String(), "[hidden]") >= 2 })
+	if log := strings.ToLower(s.log.String()); strings.Contains(log, strings.ToLower(secret)) {
+		t.Errorf("the log has %s", s.log)
+	}
+}
+
+// TestManifestsOfStrangers: not a byte is read of who may not push; who may is
+// asked for the manifest.
+func TestManifestsOfStrangers(t *testing.T) {
+	open := "a"
+	s := serve(t, memblob.New(), func(o *ocihttp.Options) {
+		inner := o.Open
+		o.Open = func(id auth.Identity) registry.Registry {
+			return registry.Guard(inner(id), func(_ context.Context, op registry.Op) error {
+				if op.Repo != open {
+					return &registry.Error{Code: registry.Denied, Repo: op.Repo}
+				}
+				return nil
+			})
+		}
+		o.MayPush = func(_ context.Context, _ auth.Identity, repo string) (bool, error) { return repo == open, nil }
+	})
+	const length = " HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+	s.raw("PUT /v2/b/manifests/v1"+length, false).fails(403, "DENIED")
+	s.raw("PUT /v2/a/manifests/v1"+length, true).fails(400, "SIZE_INVALID") // it ended early
 }
 
 func TestWrongMethods(t *testing.T) {

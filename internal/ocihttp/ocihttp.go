@@ -7,6 +7,7 @@
 package ocihttp
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"time"
@@ -35,6 +36,10 @@ type Options struct {
 	// Identify says who sent the request; nil: it asks nobody, everybody is
 	// local. An error answers the request, one with the code Unauthorized by 401.
 	Identify func(*http.Request) (auth.Identity, error)
+	// MayPush says whether a caller may push to a repository, so that who may not
+	// is refused before a manifest is read into memory. It decides nothing else:
+	// the registry of the caller does. nil: everybody may.
+	MayPush func(ctx context.Context, id auth.Identity, repo string) (bool, error)
 	// Challenge is the WWW-Authenticate value of a 401, for a request that needs
 	// scope ("" for none). nil: Basic realm="Berth".
 	Challenge func(r *http.Request, scope string, err error) string

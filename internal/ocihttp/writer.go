@@ -14,7 +14,7 @@ func (x *exchange) putManifest() error {
 	if err != nil {
 		return err
 	}
-	content, err := x.readManifest()
+	content, err := x.admittedManifest()
 	if err != nil {
 		return err
 	}
@@ -36,6 +36,17 @@ func (x *exchange) putManifest() error {
 	}
 	x.respond(http.StatusCreated, 0)
 	return nil
+}
+
+// admittedManifest is the body, or nothing where the caller may not push: the
+// registry then says why.
+func (x *exchange) admittedManifest() ([]byte, error) {
+	if x.h.MayPush != nil {
+		if may, err := x.h.MayPush(x.ctx, x.id, x.req.repo); err != nil || !may {
+			return nil, err
+		}
+	}
+	return x.readManifest()
 }
 
 // pushTags are the tags to point at the manifest: that of the path, or those

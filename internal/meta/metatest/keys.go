@@ -194,10 +194,22 @@ func keyGuards(e *env) {
 			e.Errorf("guarded: %v, %v; want %v", got, err, want)
 		}
 	}
+	purge := func(p meta.Project) {
+		e.Helper()
+		e.deleteProject(p)
+		e.clock.move(time.Second)
+		if n, _, err := e.db.PurgeProjects(e.Context(), e.clock.now(), 100); err != nil || n != 1 {
+			e.Errorf("%d projects are purged: %v", n, err)
+		}
+	}
+	guarded(false)
+	purge(e.project(meta.ProjectSpec{Name: "keyless"}))
 	guarded(false)
 	e.key(access.Key{Name: "ci", ProjectID: p.ID, Role: access.Writer}, "hash")
 	guarded(true)
 	e.managed(e.revokeKey(p.ID, "ci"))
+	guarded(true)
+	purge(p)
 	guarded(true)
 }
 

@@ -30,7 +30,7 @@ func Run(t *testing.T, open func(t *testing.T, o meta.Options) *meta.DB) {
 		uploadCases, leaseCases, collectCases, deadCases, checkCases, concurrentCases,
 		organizationCases, projectCases, memberCases, userCases, groupCases, keyCases, trustCases, planCases,
 		usageCases, quotaCases, renameCases, projectDeleteCases, purgeCases, ownerCases, recordCases,
-		rateCases, auditCases, claimCases, loginCases, tokenCases)
+		rateCases, auditCases, claimCases, loginCases, tokenCases, randomCases)
 	t.Run("alone", func(t *testing.T) { runCases(t, slices.Concat(common, longTrailCases), open, false) })
 	t.Run("shared", func(t *testing.T) { runCases(t, slices.Concat(common, expiryCases), open, true) })
 }

@@ -142,6 +142,9 @@ var renameCases = []testCase{
 		}
 		e.whole("crew")
 		e.wantNames("crew", "crew/app", "crew/deep/er", "teamwork/app")
+		if p := e.findProject("crew"); !p.NamedAt.Equal(e.clock.now()) {
+			e.Errorf("named at %v, want %v", p.NamedAt, e.clock.now())
+		}
 		_, err := e.db.Blob(e.Context(), repo, digest("abc"))
 		e.wantErr("find under the old name", err, meta.ErrNoRepository)
 		_, err = e.db.Upload(e.Context(), repo, u.ID)
@@ -431,8 +434,8 @@ func wantPurged(e *env, batch int) {
 	if n := e.purge(e.clock.now(), batch); n != 1 {
 		e.Errorf("%d projects are purged, want 1", n)
 	}
-	if e.accessGeneration() <= before {
-		e.Error("a purge does not raise the generation")
+	if got := e.accessGeneration(); got != before+1 {
+		e.Errorf("a purge raises the generation %d times, want once, at its end", got-before)
 	}
 	_, err = e.db.ProjectAccess(e.Context(), "team")
 	e.wantErr("find the project", err, meta.ErrNotFound)

@@ -53,6 +53,7 @@ func projectCreate(e *env) {
 	org, owner := e.organization("acme"), e.user("alice")
 	want := meta.Project{ID: meta.NewID(), Name: "app", OrganizationID: org.ID, Organization: "acme", Visibility: access.Internal,
 		Claimed: true, Plan: "default", CreatedAt: e.clock.now().Add(-time.Minute)}
+	want.NamedAt = want.CreatedAt
 	e.managed(func(c meta.Change) error {
 		got, err := e.db.CreateProject(e.Context(), c, meta.ProjectSpec{ID: want.ID, Name: "app", OrganizationID: org.ID,
 			Visibility: access.Internal, Plan: "default", Owner: owner.ID, CreatedAt: want.CreatedAt})

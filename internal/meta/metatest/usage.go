@@ -106,6 +106,17 @@ var usageCases = []testCase{
 		e.ok(e.db.DeleteBlob(e.Context(), other, d))
 		e.wantUsed(0, 2)
 	}},
+	{"usage/of a blob whose row gave a wrong size", func(e *env) {
+		e.push("elsewhere/app", "abc")
+		d, _ := e.push(repo, "abc")
+		e.damage(d, e.hasBlob(repo, d).Key)
+		_, err := e.db.CommitBlob(e.Context(), e.lease(other, 5), d)
+		e.ok(err)
+		e.wantUsed(5, 2)
+		e.ok(e.db.DeleteBlob(e.Context(), repo, d))
+		e.ok(e.db.DeleteBlob(e.Context(), other, d))
+		e.wantUsed(0, 2)
+	}},
 	{"usage/of nothing that was refused", func(e *env) {
 		e.push(repo, "abc")
 		e.wantMissing(image(repo, "m", digest("absent")), digest("absent"))

@@ -3,10 +3,12 @@
 -- +goose Up
 
 -- Raised by every change that a decision about access depends on: what is
--- remembered of the tables below holds while this number stands.
+-- remembered of the tables below holds while this number stands. It is guarded
+-- where a credential was deleted: one that once was there counts for ever.
 CREATE TABLE access_generation (
-    id    INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
-    value BIGINT  NOT NULL
+    id      INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+    value   BIGINT  NOT NULL,
+    guarded BOOLEAN NOT NULL DEFAULT FALSE
 );
 INSERT INTO access_generation (id, value) VALUES (1, 1);
 
@@ -34,7 +36,8 @@ INSERT INTO organizations (id, name, created_at) VALUES ('default', 'default', 0
 
 -- A project is the first segment of repository names. One that nobody claimed
 -- came into being with a push. An empty newcomers is the server's setting.
--- One with a deleted_at is hidden and can be had back until it is purged.
+-- One with a deleted_at is hidden and can be had back until it is purged. One
+-- with a named_at was called otherwise before.
 CREATE TABLE projects (
     id              TEXT    NOT NULL PRIMARY KEY,
     name            TEXT    NOT NULL UNIQUE,
@@ -44,6 +47,7 @@ CREATE TABLE projects (
     claimed         BOOLEAN NOT NULL,
     plan_id         TEXT    REFERENCES plans (id),
     created_at      BIGINT  NOT NULL,
+    named_at        BIGINT,
     deleted_at      BIGINT
 );
 CREATE INDEX projects_organization ON projects (organization_id, name);
@@ -69,7 +73,7 @@ CREATE INDEX project_blobs_digest ON project_blobs (digest);
 -- Never null, but a column that is added to SQLite and has a reference must
 -- allow it.
 ALTER TABLE repositories ADD COLUMN project_id TEXT REFERENCES projects (id);
-CREATE INDEX repositories_project ON repositories (project_id, name);
+CREATE INDEX repositories_project ON repositories (project_id);
 
 -- Projects of the repositories that there are. ltrim takes away what comes
 -- before the first slash.
