@@ -20,7 +20,7 @@ import (
 	"github.com/berth-registry/berth/internal/registry/registrytest"
 )
 
-const decisionHost = "registry.example"
+const decisionHost = "registry.localhost"
 
 // realm is a whole server with everybody who may come to it, and a project for
 // every state that one may be in.

@@ -4,25 +4,20 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
-	"slices"
 	"strings"
-
-	"github.com/berth-registry/berth/internal/config"
 )
 
 // foreign reports whether a request may be the work of a page of another site
 // in a browser on this machine: one that says so, or one that came here under a
 // name that a stranger may have pointed to it. Where nobody is asked to log in,
 // such a page would have all that there is.
-func foreign(c *config.Config, r *http.Request) bool {
-	return http.NewCrossOriginProtection().Check(r) != nil || !ownName(c, r.Host)
+func foreign(r *http.Request) bool {
+	return http.NewCrossOriginProtection().Check(r) != nil || !ownName(r.Host)
 }
 
-// ownName reports whether no stranger can make host lead here: an address, a
-// name without a dot, which is in nobody's domain, or one that the configuration
-// says is ours.
-func ownName(c *config.Config, host string) bool {
+// ownName reports whether no stranger can make host lead here: an address, or a
+// name without a dot, which is in nobody's domain.
+func ownName(host string) bool {
 	name := strings.ToLower(host)
 	if h, _, err := net.SplitHostPort(name); err == nil {
 		name = h
@@ -30,13 +25,7 @@ func ownName(c *config.Config, host string) bool {
 	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
 		return true
 	}
-	if !strings.Contains(name, ".") || strings.HasSuffix(name, ".localhost") || name == dockerHost {
-		return true
-	}
-	return slices.ContainsFunc(c.URLs(), func(base string) bool {
-		u, err := url.Parse(base)
-		return err == nil && strings.EqualFold(u.Hostname(), name)
-	})
+	return !strings.Contains(name, ".") || strings.HasSuffix(name, ".localhost") || name == dockerHost
 }
 
 // dockerHost is what containers of Docker Desktop call the machine they run on.

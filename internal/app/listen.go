@@ -16,7 +16,7 @@ func isLoopback(addr string) bool {
 		host = addr
 	}
 	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }
 
 func listen(ctx context.Context, addr string) (net.Listener, error) {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -128,9 +130,19 @@ func (s *site) open() func(context.Context) (bool, error) {
 	}
 }
 
-// asksForLogin reports whether log-in is asked for even while nobody could.
+// asksForLogin reports whether log-in is asked for even while nobody could:
+// because it is to be, or because others than this machine come here, be it
+// through a proxy.
 func asksForLogin(c *config.Config) bool {
-	return !c.InsecureAnonymous && (c.Auth.Mode == "required" || !isLoopback(c.Listen))
+	return !c.InsecureAnonymous && (c.Auth.Mode == "required" || !isLoopback(c.Listen) || proxied(c))
+}
+
+// proxied reports whether a proxy seems to stand in front.
+func proxied(c *config.Config) bool {
+	return c.HTTP.TrustedProxies != "" || slices.ContainsFunc(c.URLs(), func(base string) bool {
+		u, err := url.Parse(base)
+		return err != nil || !isLoopback(u.Host)
+	})
 }
 
 // routes joins the fronts.
@@ -152,7 +164,7 @@ func (s *site) routes() (http.Handler, error) {
 			},
 		}),
 		api: s.metrics.Counted("api", apihttp.New(apihttp.Options{
-			Manage: s.manager(), Identify: s.identifyManager, Log: s.log, Version: s.server,
+			Manage: s.manager(), Identify: s.identify, Log: s.log, Version: s.server,
 		})),
 		tokens: s.metrics.Counted("token", authhttp.New(authhttp.Options{
 			Authenticator: s.callers, Tokens: s.tokens, Refresh: s.refresh(),
@@ -244,9 +256,9 @@ func (s *site) mayPush(ctx context.Context, id auth.Identity, repo string) (bool
 func (s *site) identify(r *http.Request) (auth.Identity, error) {
 	id, err := s.callers.Identify(r)
 	switch {
-	case err == nil && id.Kind == access.Local && !s.config.InsecureAnonymous && foreign(s.config, r):
+	case err == nil && id.Kind == access.Local && !s.config.InsecureAnonymous && foreign(r):
 		return auth.Identity{}, &registry.Error{Code: registry.Unauthorized, Err: auth.ErrCredentials,
-			Detail: "pages of other sites may not use this registry; others use localhost, or a name that is set as url"}
+			Detail: "pages of other sites may not use this registry; use localhost, or --auth required and log in"}
 	case err == nil:
 		return id, nil
 	}
@@ -258,16 +270,6 @@ func (s *site) identify(r *http.Request) (auth.Identity, error) {
 		s.trail.Record(e)
 	}
 	return id, coded(err)
-}
-
-// identifyManager is identify for the management API. A browser on this machine
-// that was led here under a foreign name speaks for a foreign page.
-func (s *site) identifyManager(r *http.Request) (auth.Identity, error) {
-	id, err := s.identify(r)
-	if id.Kind == access.Local && !s.config.InsecureAnonymous && !isLoopback(r.Host) {
-		return auth.Identity{}, &registry.Error{Code: registry.Unauthorized, Err: auth.ErrCredentials}
-	}
-	return id, err
 }
 
 // coded gives an error of identification its code.

@@ -63,7 +63,7 @@ var keys = []key{
 		func(c *Config) *string { return &c.Metadata.SQLite.Path }, checkPath).derivedFrom("`data`/berth.db"),
 	textKey("storage.folder.path", "", "Folder of the blobs.",
 		func(c *Config) *string { return &c.Storage.Folder.Path }, checkPath).derivedFrom("`data`/blobs"),
-	textKey("auth.mode", "auto", "Who must log in. `required`: everybody. `auto`: everybody, except on a loopback address while no user and no key exists.",
+	textKey("auth.mode", "auto", "Who must log in. `required`: everybody. `auto`: everybody, except on a loopback address while no user and no key exists, and neither `url` nor `http.trusted_proxies` says that others come through a proxy.",
 		func(c *Config) *string { return &c.Auth.Mode }, oneOf("auto", "required")),
 	durationKey("auth.token_ttl", "5m", "How long a token of the registry is good. Rights are looked up for each request all the same.",
 		func(c *Config) *time.Duration { return &c.Auth.TokenTTL }, time.Minute),
