@@ -41,25 +41,8 @@ func (db *DB) CheckTotals(ctx context.Context) (t Totals, err error) {
 // CheckDatabase asks the engine whether its own structures and the foreign
 // keys are whole, and returns what it finds.
 func (db *DB) CheckDatabase(ctx context.Context) (findings []string, err error) {
-	rows, err := db.query(ctx, `PRAGMA quick_check(20)`)
-	if err != nil {
-		return nil, err
-	}
-	lines, err := collect(rows, scanString)
-	for _, line := range lines {
-		if line != "ok" {
-			findings = append(findings, line)
-		}
-	}
-	if err != nil {
-		return findings, err
-	}
-	rows, err = db.query(ctx, `SELECT "table" || ' names a missing row of ' || parent FROM pragma_foreign_key_check LIMIT 20`)
-	if err != nil {
-		return findings, err
-	}
-	lines, err = collect(rows, scanString)
-	return append(findings, lines...), err
+	findings, err = db.engine.check(ctx)
+	return findings, classify(err)
 }
 
 // CheckBlobs lists up to n blobs that sort behind the digest after.

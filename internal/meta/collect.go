@@ -81,17 +81,16 @@ func (db *DB) eachDead(ctx context.Context, keys []string, fn func(*tx, string) 
 func (db *DB) CollectLinks(ctx context.Context, before time.Time, n int) (removed, seen int, err error) {
 	err = db.update(ctx, func(t *tx) error {
 		removed, seen = 0, 0
-		st, err := t.w.stmts.get(t.ctx, `SELECT l.repository_id, r.project_id, l.digest, l.seen_at
+		rows, err := t.query(`SELECT l.repository_id, r.project_id, l.digest, l.seen_at
 			FROM links l JOIN repositories r ON r.id = l.repository_id
-			WHERE l.review_at <= $1 ORDER BY l.review_at LIMIT $2`)
-		if err != nil {
-			return err
-		}
-		rows, err := st.QueryContext(t.ctx, before.UnixMilli(), n)
+			WHERE l.review_at <= $1 ORDER BY l.review_at LIMIT $2`, before.UnixMilli(), n)
 		if err != nil {
 			return err
 		}
 		due, err := collect(rows, func(r *sql.Rows) (l linkRow, err error) { return l, r.Scan(&l.id, &l.project, &l.digest, &l.seenAt) })
+		if err != nil {
+			return err
+		}
 		for _, l := range due {
 			gone, err := db.reviewLink(t, l, before.UnixMilli())
 			if err != nil {
@@ -102,7 +101,7 @@ func (db *DB) CollectLinks(ctx context.Context, before time.Time, n int) (remove
 			}
 			seen++
 		}
-		return err
+		return nil
 	})
 	return removed, seen, err
 }
@@ -114,6 +113,14 @@ type linkRow struct {
 }
 
 func (db *DB) reviewLink(t *tx, l linkRow, before int64) (gone bool, err error) {
+	// Who deletes its holders waits for the end of this look, or is seen by it.
+	err = t.lock(`SELECT digest FROM links WHERE repository_id = $1 AND digest = $2`, l.id, l.digest.String())
+	if errors.Is(err, errAgain) {
+		return false, nil // gone
+	}
+	if err != nil {
+		return false, err
+	}
 	// A link that a manifest holds needs no look until that manifest goes.
 	var next *int64
 	err = unheld(t, "blob_references", l.id, l.digest)
@@ -122,7 +129,11 @@ func (db *DB) reviewLink(t *tx, l linkRow, before int64) (gone bool, err error) 
 	}
 	if err == nil {
 		if l.seenAt <= before {
-			return true, db.unlink(t, l.place, l.digest)
+			err = db.unlink(t, l.place, l.digest, before)
+			if errors.Is(err, ErrNotFound) {
+				return false, nil // a client was told of it just now: it stays due
+			}
+			return err == nil, err
 		}
 		next = &l.seenAt
 	}

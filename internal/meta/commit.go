@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -43,13 +42,6 @@ type write struct {
 	relaxed bool
 	err     error
 	done    chan struct{}
-}
-
-// tx is the transaction that a write runs in.
-type tx struct {
-	ctx    context.Context
-	w      *writer
-	raised *int64 // the generation, where this transaction raised it
 }
 
 // startWriter takes over the one connection of pool. path is the database's.
@@ -88,18 +80,6 @@ func openWAL(ctx context.Context, conn *sql.Conn, path string) (*os.File, error)
 		return nil, errors.Join(err, wal.Close())
 	}
 	return wal, nil
-}
-
-// update runs fn in a transaction that is durable when update returns nil. fn
-// may run beside other writes of the same commit, never concurrently.
-func (db *DB) update(ctx context.Context, fn func(*tx) error) error {
-	return db.writer.do(&write{ctx: ctx, fn: fn, done: make(chan struct{})})
-}
-
-// hint is update for rows whose loss in a power cut nobody would notice: it
-// outlives the process, but is synced only with the next update.
-func (db *DB) hint(ctx context.Context, fn func(*tx) error) error {
-	return db.writer.do(&write{ctx: ctx, fn: fn, relaxed: true, done: make(chan struct{})})
 }
 
 func (w *writer) do(wr *write) error {
@@ -251,22 +231,13 @@ func (w *writer) savepoint(wr *write) error {
 	if err := w.exec("SAVEPOINT w"); err != nil {
 		return err
 	}
-	if wr.err = w.protect(wr); wr.err != nil {
+	t := &tx{ctx: context.WithoutCancel(wr.ctx), on: &w.stmts}
+	if wr.err = protect(t, wr.fn); wr.err != nil {
 		if err := w.exec("ROLLBACK TO w"); err != nil {
 			return errors.Join(wr.err, err)
 		}
 	}
 	return w.exec("RELEASE w")
-}
-
-// protect keeps a panic of one write from ending the only writer.
-func (w *writer) protect(wr *write) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic in a transaction: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return wr.fn(&tx{ctx: context.WithoutCancel(wr.ctx), w: w})
 }
 
 func (w *writer) exec(query string) error {
@@ -276,52 +247,4 @@ func (w *writer) exec(query string) error {
 	}
 	_, err = st.ExecContext(context.Background())
 	return err
-}
-
-// exec runs a statement and counts the rows it changed.
-func (t *tx) exec(query string, args ...any) (int64, error) {
-	st, err := t.w.stmts.get(t.ctx, query)
-	if err != nil {
-		return 0, err
-	}
-	res, err := st.ExecContext(t.ctx, args...)
-	if err != nil {
-		return 0, classify(err)
-	}
-	return res.RowsAffected()
-}
-
-func (t *tx) queryRow(query string, args ...any) row {
-	st, err := t.w.stmts.get(t.ctx, query)
-	if err != nil {
-		return row{err: err}
-	}
-	return row{row: st.QueryRowContext(t.ctx, args...)}
-}
-
-// strings reads a query of one text column whole; its LIMIT bounds it.
-func (t *tx) strings(query string, args ...any) ([]string, error) {
-	st, err := t.w.stmts.get(t.ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := st.QueryContext(t.ctx, args...)
-	if err != nil {
-		return nil, err
-	}
-	return collect(rows, scanString)
-}
-
-// collect scans and closes rows.
-func collect[T any](rows *sql.Rows, scan func(*sql.Rows) (T, error)) ([]T, error) {
-	defer rows.Close()
-	var list []T
-	for rows.Next() {
-		v, err := scan(rows)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, v)
-	}
-	return list, classify(rows.Err())
 }

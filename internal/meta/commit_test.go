@@ -34,9 +34,9 @@ func inOneBatch(t *testing.T, db *DB, writes ...func(*tx) error) []error {
 	})
 	<-running
 	for i, fn := range writes {
-		queued := len(db.writer.queue)
+		queued := len(db.engine.(*sqliteEngine).writer.queue)
 		all.Go(func() { errs[i] = db.update(t.Context(), fn) })
-		for len(db.writer.queue) == queued {
+		for len(db.engine.(*sqliteEngine).writer.queue) == queued {
 		}
 	}
 	close(finish)
@@ -120,7 +120,7 @@ func TestCancelledWriteIsNotRun(t *testing.T) {
 	go func() { done <- db.update(t.Context(), func(*tx) error { close(running); <-finish; return nil }) }()
 	<-running
 	go func() { done <- db.update(ctx, burying("a")) }()
-	for len(db.writer.queue) == 0 {
+	for len(db.engine.(*sqliteEngine).writer.queue) == 0 {
 	}
 	cancel()
 	close(finish)
@@ -144,7 +144,7 @@ func TestFailedSync(t *testing.T) {
 	if err := db.update(t.Context(), burying("a")); err != nil {
 		t.Fatal(err)
 	}
-	if err := db.writer.wal.Close(); err != nil {
+	if err := db.engine.(*sqliteEngine).writer.wal.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for _, write := range []func(context.Context, func(*tx) error) error{db.update, db.update, db.hint} {

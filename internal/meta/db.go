@@ -10,18 +10,10 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
-	"path/filepath"
-	"runtime"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/pressly/goose/v3"
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/berth-registry/berth/internal/access"
 )
@@ -36,6 +28,9 @@ var (
 	ErrLeased       = errors.New("upload session is in use by another writer")
 	ErrFull         = errors.New("no space left for metadata")
 	ErrClosed       = errors.New("database is closed")
+	// ErrUnavailable: the server cannot be reached, is shutting down, is read-only,
+	// or took too long. What was asked for may be tried again.
+	ErrUnavailable = errors.New("the database is not available")
 )
 
 //go:embed migrations/*.sql
@@ -45,10 +40,20 @@ var migrations embed.FS
 type Options struct {
 	// Path of the SQLite file; its folder must exist.
 	Path string
+	// Postgres is the URL of a PostgreSQL database to use instead of a file:
+	// postgres://user:password@host:port/database?sslmode=…, or libpq's
+	// key=value form. The PG… variables of the environment count as for psql.
+	Postgres string
+	// Connections bounds those to the PostgreSQL server; 0 is 4 for each
+	// processor, and 16 at least.
+	Connections int
+	// Timeout bounds each statement on the PostgreSQL server; 0 is 30 s, or
+	// 10 min where Existing is set, for a check walks whole tables.
+	Timeout time.Duration
 	// Existing refuses to create the database or to change its schema.
 	Existing bool
 	// Shared says that other processes write this database too, so that leases
-	// of uploads must be visible to them.
+	// of uploads must be visible to them. With PostgreSQL it goes without saying.
 	Shared bool
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
@@ -56,112 +61,38 @@ type Options struct {
 
 // DB is the metadata database. It is safe for concurrent use.
 type DB struct {
-	read   *sql.DB
-	write  *sql.DB
-	writer *writer
-	stmts  statements // of read
-	owner  string     // this process in leases
+	engine engine
+	owner  string // this process in leases
 	shared bool
 	leases sync.Map // of upload ids, where the database is not shared
 	gen    generation
 	now    func() time.Time
 }
 
-// Open opens the database, creates it where needed and brings its schema up to
+// Open opens the database, creates its schema where needed and brings it up to
 // date. The caller closes it.
 func Open(ctx context.Context, o Options) (*DB, error) {
-	if o.Existing {
-		if _, err := os.Stat(o.Path); err != nil {
-			return nil, fmt.Errorf("no database at %s: is this the data folder of a registry? %w", o.Path, err)
-		}
-	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	db := &DB{owner: uuid.NewString(), shared: o.Shared, now: o.Now}
-	if err := db.open(ctx, o); err != nil {
-		db.Close()
-		return nil, fmt.Errorf("database %s: %w", o.Path, err)
+	db := &DB{owner: uuid.NewString(), shared: o.Shared || o.Postgres != "", now: o.Now}
+	var err error
+	if o.Postgres != "" {
+		db.engine, err = openPostgres(ctx, o)
+	} else {
+		db.engine, err = openSQLite(ctx, o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := db.readGeneration(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
 }
 
-func (db *DB) open(ctx context.Context, o Options) (err error) {
-	if db.write, err = sql.Open("sqlite", dsn(o.Path, "")); err != nil {
-		return err
-	}
-	db.write.SetMaxOpenConns(1)
-	if err := db.migrate(ctx, o.Existing); err != nil {
-		return err
-	}
-	if db.read, err = sql.Open("sqlite", dsn(o.Path, "query_only(1)")); err != nil {
-		return err
-	}
-	readers := max(4, 2*runtime.GOMAXPROCS(0))
-	db.read.SetMaxOpenConns(readers)
-	db.read.SetMaxIdleConns(readers)
-	db.stmts.prepare = db.read.PrepareContext
-	if db.writer, err = startWriter(ctx, db.write, o.Path); err != nil {
-		return err
-	}
-	return db.readGeneration(ctx)
-}
-
-// dsn holds the settings of every connection. SQLite itself syncs only what a
-// loss of power could otherwise corrupt; the writer syncs each commit. The busy
-// timeout is for other processes only (an integrity check), as this one has a
-// single writer.
-func dsn(path, extra string) string {
-	q := url.Values{"_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)",
-		"foreign_keys(1)", "cache_size(-4096)",
-		"wal_autocheckpoint(4096)", "journal_size_limit(67108864)",
-	}}
-	if extra != "" {
-		q.Add("_pragma", extra)
-	}
-	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath(), RawQuery: q.Encode()}).String()
-}
-
-func (db *DB) migrate(ctx context.Context, check bool) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db.write, files)
-	if err != nil {
-		return err
-	}
-	have, want, err := p.GetVersions(ctx)
-	if err != nil {
-		return err
-	}
-	switch {
-	case have > want:
-		return fmt.Errorf("schema version %d is newer than this binary knows (%d): run the newer release", have, want)
-	case have < want && check:
-		return fmt.Errorf("schema version %d is older than this binary's (%d): start `berth serve` once to bring it up to date", have, want)
-	case have == want:
-		return nil
-	}
-	_, err = p.Up(ctx)
-	return err
-}
-
 // Close waits for running writes and closes the database.
-func (db *DB) Close() error {
-	if db.writer != nil {
-		db.writer.close()
-	}
-	db.stmts.close()
-	var errs []error
-	for _, pool := range []*sql.DB{db.read, db.write} {
-		if pool != nil {
-			errs = append(errs, pool.Close())
-		}
-	}
-	return errors.Join(errs...)
-}
+func (db *DB) Close() error { return db.engine.close() }
 
 // Ping proves that the database answers.
 func (db *DB) Ping(ctx context.Context) error {
@@ -171,49 +102,44 @@ func (db *DB) Ping(ctx context.Context) error {
 
 func (db *DB) millis() int64 { return db.now().UnixMilli() }
 
-// queryRow runs a prepared query on a reading connection. Look-ups are short,
-// so they are not cut short with ctx: watching it would cost as much again.
+// update runs fn in a transaction that is durable when update returns nil. Two
+// that change the same rows run one after the other, others side by side; what
+// was read may change before the end, unless a foreign key or a lock holds it.
+func (db *DB) update(ctx context.Context, fn func(*tx) error) error {
+	return db.engine.write(ctx, durable, fn)
+}
+
+// hint is update for rows whose loss in a power cut nobody would notice: it
+// outlives the process, but is synced only with the next update.
+func (db *DB) hint(ctx context.Context, fn func(*tx) error) error {
+	return db.engine.write(ctx, relaxed, fn)
+}
+
+// queryRow reads one row.
 func (db *DB) queryRow(ctx context.Context, query string, args ...any) row {
-	st, err := db.stmts.get(ctx, query)
-	if err != nil {
-		return row{err: err}
-	}
-	return row{row: st.QueryRowContext(context.WithoutCancel(ctx), args...)}
+	list, err := db.query(ctx, query, args...)
+	return row{list, err}
 }
 
-func (db *DB) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	st, err := db.stmts.get(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	return st.QueryContext(context.WithoutCancel(ctx), args...)
-}
-
-// row is a *sql.Row whose absence is ErrNotFound.
-type row struct {
-	row *sql.Row
-	err error
-}
-
-func (r row) Scan(dest ...any) error {
-	if r.err != nil {
-		return r.err
-	}
-	return classify(r.row.Scan(dest...))
+func (db *DB) query(ctx context.Context, query string, args ...any) (*rows, error) {
+	list, err := db.engine.query(ctx, query, args)
+	return list, classify(err)
 }
 
 // classify turns a driver's error into one of this package where it has one.
 func classify(err error) error {
-	var e *sqlite.Error
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return ErrNotFound
-	case errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL:
-		return fmt.Errorf("%w: %w", ErrFull, err)
-	case errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY):
-		return fmt.Errorf("%w: %w", ErrExists, err)
-	case errors.As(err, &e) && e.Code() == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
-		return fmt.Errorf("%w: %w", ErrInUse, err)
+	if err == nil {
+		return nil
 	}
-	return err
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
+	known := sqliteKind(err)
+	if known == nil {
+		known = postgresKind(err)
+	}
+	if known == nil || errors.Is(err, known) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", known, err)
 }

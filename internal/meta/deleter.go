@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/oci"
@@ -47,7 +48,8 @@ func (db *DB) DeleteManifest(ctx context.Context, repo string, d oci.Digest) err
 // letGo drops a manifest's tags and references and plans the look at the blobs
 // that it held.
 func (db *DB) letGo(t *tx, repo string, manifest oci.Digest) error {
-	if _, err := t.exec(`UPDATE links SET review_at = $3 WHERE repository_id = $1 AND review_at IS NULL
+	// Also those that are planned: a look that is under way must wait for this.
+	if _, err := t.exec(`UPDATE links SET review_at = COALESCE(review_at, $3) WHERE repository_id = $1
 		AND digest IN (SELECT digest FROM blob_references WHERE repository_id = $1 AND manifest = $2)`,
 		repo, manifest.String(), db.millis()); err != nil {
 		return err
@@ -72,17 +74,22 @@ func (db *DB) DeleteBlob(ctx context.Context, repo string, d oci.Digest) error {
 		if err := unheld(t, "blob_references", p.id, d); err != nil {
 			return err
 		}
-		return db.unlink(t, p, d)
+		return db.unlink(t, p, d, math.MaxInt64)
 	})
 }
 
-// unlink removes a link that nothing holds; with the last one the blob goes
-// and its bytes become a dead object.
-func (db *DB) unlink(t *tx, p place, d oci.Digest) error {
-	if err := found(t.exec(`DELETE FROM links WHERE repository_id = $1 AND digest = $2`, p.id, d.String())); err != nil {
+// unlink removes a link that nothing holds and no client was told of since the
+// given time; with the last one the blob goes and its bytes become a dead
+// object. Errors: ErrNotFound.
+func (db *DB) unlink(t *tx, p place, d oci.Digest, unseen int64) error {
+	if err := found(t.exec(`DELETE FROM links WHERE repository_id = $1 AND digest = $2 AND seen_at <= $3`, p.id, d.String(), unseen)); err != nil {
 		return err
 	}
 	if err := dropBlob(t, p.project, d); err != nil {
+		return err
+	}
+	// Of two that remove the last two links at once, one must see both gone.
+	if err := t.lock(`SELECT digest FROM blobs WHERE digest = $1`, d.String()); err != nil {
 		return err
 	}
 	var key string

@@ -64,10 +64,21 @@ func (g *generation) raise(value int64) {
 }
 
 // change is update for what access depends on. fn calls t.raise when it has
-// changed something; this process sees it when change returns.
+// changed something; this process sees it when change returns. No two changes
+// run at once: what one reads, no other changes before its end.
 func (db *DB) change(ctx context.Context, fn func(*tx) error) error {
+	return db.raising(ctx, alone, fn)
+}
+
+// content is change for what is pushed, which makes projects in passing: it
+// runs beside others, as update does.
+func (db *DB) content(ctx context.Context, fn func(*tx) error) error {
+	return db.raising(ctx, durable, fn)
+}
+
+func (db *DB) raising(ctx context.Context, k kind, fn func(*tx) error) error {
 	var raised *int64
-	err := db.update(ctx, func(t *tx) error {
+	err := db.engine.write(ctx, k, func(t *tx) error {
 		t.raised = nil
 		err := fn(t)
 		raised = t.raised
@@ -87,7 +98,7 @@ func (db *DB) change(ctx context.Context, fn func(*tx) error) error {
 	return err
 }
 
-// raise raises the generation with this transaction. Only within change.
+// raise raises the generation with this transaction. Only within change and content.
 func (t *tx) raise() error {
 	if t.raised != nil {
 		return nil

@@ -61,7 +61,7 @@ func TestGenerationOfUndoneChange(t *testing.T) {
 // whether it outlives a loss of power, is followed.
 func TestGenerationOfUnsyncedChange(t *testing.T) {
 	db := openAlone(t)
-	if err := db.writer.wal.Close(); err != nil {
+	if err := db.engine.(*sqliteEngine).writer.wal.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.change(t.Context(), raise); err == nil {

@@ -91,11 +91,12 @@ func (db *DB) SetGroup(ctx context.Context, c Change, name string, g GroupChange
 				return err
 			}
 		}
+		renamed := name
 		if g.Name != nil {
-			name = *g.Name
+			renamed = *g.Name
 		}
-		_, err = t.exec(`UPDATE user_groups SET name = $2, admin = COALESCE($3, admin) WHERE id = $1`, id, name, g.Admin)
-		return of(err, "group", name)
+		_, err = t.exec(`UPDATE user_groups SET name = $2, admin = COALESCE($3, admin) WHERE id = $1`, id, renamed, g.Admin)
+		return of(err, "group", renamed)
 	})
 }
 

@@ -176,6 +176,7 @@ func (db *DB) claimGroups(t *tx, user string, groups []string) error {
 // ErrNotFound, ErrLocked.
 func (db *DB) CreateLoginKey(ctx context.Context, k access.Key, hash string) (user string, err error) {
 	err = db.change(ctx, func(t *tx) error {
+		k := k
 		var locked bool
 		if err := t.queryRow(`SELECT name, locked FROM users WHERE id = $1`, k.UserID).Scan(&user, &locked); err != nil {
 			return err

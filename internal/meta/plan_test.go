@@ -32,7 +32,7 @@ func TestQueryPlans(t *testing.T) {
 	callEveryVerb(t.Context(), db)
 	callManagement(t.Context(), db)
 	callLogins(t.Context(), db)
-	texts := slices.Concat(db.stmts.texts(), db.writer.stmts.texts())
+	texts := slices.Concat(db.engine.(*sqliteEngine).stmts.texts(), db.engine.(*sqliteEngine).writer.stmts.texts())
 	if len(texts) < 40 {
 		t.Fatalf("only %d statements were prepared", len(texts))
 	}
@@ -67,7 +67,7 @@ func (db *DB) plan(t *testing.T, text string) []string {
 	for n := 1; strings.Contains(text, fmt.Sprint("$", n)); n++ {
 		args = append(args, "x")
 	}
-	rows, err := db.read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+strings.ReplaceAll(text, "$", "?"), args...)
+	rows, err := db.engine.(*sqliteEngine).read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+strings.ReplaceAll(text, "$", "?"), args...)
 	if err != nil {
 		t.Fatalf("explain %s: %v", text, err)
 	}

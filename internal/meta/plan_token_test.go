@@ -50,7 +50,7 @@ func TestTokenQueryPlans(t *testing.T) {
 	db.LoginFailures(ctx, "bucket", now)
 	db.AddLoginFailures(ctx, []access.LoginFailure{{Bucket: "bucket", Secret: "secret"}}, now)
 	asked := 0
-	for _, text := range slices.Concat(db.stmts.texts(), db.writer.stmts.texts()) {
+	for _, text := range slices.Concat(db.engine.(*sqliteEngine).stmts.texts(), db.engine.(*sqliteEngine).writer.stmts.texts()) {
 		if !strings.Contains(text, "refresh_tokens") && !strings.Contains(text, "login_failures") {
 			continue
 		}

@@ -68,16 +68,17 @@ func (db *DB) SetPlan(ctx context.Context, c Change, name string, p PlanChange) 
 		if err != nil {
 			return err
 		}
+		renamed := name
 		if p.Name != nil && *p.Name != name {
 			if id == access.DefaultPlan {
 				return fmt.Errorf("the name of the default plan %w: it cannot be changed", ErrInUse)
 			}
-			name = *p.Name
+			renamed = *p.Name
 		}
 		_, err = t.exec(`UPDATE plans SET name = $2, rates = COALESCE($3, rates), max_blob = COALESCE($4, max_blob),
 			max_manifest = COALESCE($5, max_manifest), storage = COALESCE($6, storage), repositories = COALESCE($7, repositories)
-			WHERE id = $1`, id, name, rates, p.MaxBlob, p.MaxManifest, p.Storage, p.Repositories)
-		return of(err, "plan", name)
+			WHERE id = $1`, id, renamed, rates, p.MaxBlob, p.MaxManifest, p.Storage, p.Repositories)
+		return of(err, "plan", renamed)
 	})
 }
 

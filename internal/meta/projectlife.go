@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -110,11 +111,7 @@ func movePrefixes(t *tx, id, from, to string) error {
 type prefixList struct{ id, prefixes string }
 
 func movePrefixLists(t *tx, from, to, update, query, arg string) error {
-	st, err := t.w.stmts.get(t.ctx, query)
-	if err != nil {
-		return err
-	}
-	rows, err := st.QueryContext(t.ctx, arg)
+	rows, err := t.query(query, arg)
 	if err != nil {
 		return err
 	}
@@ -296,7 +293,7 @@ func (p *purge) repository(r place) error {
 		return err
 	}
 	for _, digest := range links {
-		if err := p.db.unlink(p.t, r, oci.Digest(digest)); err != nil {
+		if err := p.db.unlink(p.t, r, oci.Digest(digest), math.MaxInt64); err != nil {
 			return err
 		}
 		p.room--
@@ -322,7 +319,7 @@ func (p *purge) uploads() error {
 		if _, leased := p.db.leases.Load(id); leased {
 			continue
 		}
-		if err := p.db.expire(p.t, id); err != nil {
+		if _, err := p.db.expire(p.t, id, math.MaxInt64); err != nil {
 			return err
 		}
 		p.room--

@@ -40,6 +40,27 @@ func (s *statements) get(ctx context.Context, query string) (*sql.Stmt, error) {
 	return st, nil
 }
 
+// ExecContext runs a statement that changes rows.
+func (s *statements) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	st, err := s.get(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return st.ExecContext(ctx, args...)
+}
+
+// QueryContext runs a statement that returns rows.
+func (s *statements) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	st, err := s.get(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return st.QueryContext(ctx, args...)
+}
+
+// lock has nothing to do: SQLite has one writer at a time.
+func (s *statements) lock(context.Context, string, ...any) error { return nil }
+
 func (s *statements) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -90,7 +90,8 @@ func (db *DB) CreateRefreshToken(ctx context.Context, r access.RefreshToken, has
 	if err != nil {
 		return err
 	}
-	return db.update(ctx, func(t *tx) error {
+	// A change, so that nobody is locked or signed out between the look and the end.
+	return db.change(ctx, func(t *tx) error {
 		n, err := t.exec(`INSERT INTO refresh_tokens (id, hash, user_id, key_id, service, client, address, created_at, expires_at)
 			SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
 			WHERE (COALESCE($3, '') = '' OR EXISTS (SELECT 1 FROM users WHERE id = $3 AND NOT locked))

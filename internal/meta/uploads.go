@@ -181,27 +181,30 @@ func (db *DB) ExpireUploads(ctx context.Context, before time.Time, n int) (count
 			if _, leased := db.leases.Load(id); leased {
 				continue
 			}
-			if err := db.expire(t, id); err != nil {
+			gone, err := db.expire(t, id, before.UnixMilli())
+			if err != nil {
 				return err
 			}
-			count++
+			if gone {
+				count++
+			}
 		}
 		return err
 	})
 	return count, err
 }
 
-func (db *DB) expire(t *tx, id string) error {
-	u := Upload{ID: id}
-	err := t.queryRow(`SELECT version, size, state FROM uploads WHERE id = $1`, id).Scan(&u.Version, &u.Size, &u.State)
+// expire ends a session that is not leased and that nobody has touched since
+// before; gone is false where somebody came back to it.
+func (db *DB) expire(t *tx, id string, before int64) (gone bool, err error) {
+	o := DeadObject{Key: id, Unsealed: true}
+	err = t.queryRow(`DELETE FROM uploads WHERE id = $1 AND updated_at < $2 AND lease_until < $3 RETURNING size, state`,
+		id, before, db.millis()).Scan(&o.Size, &o.State)
 	if errors.Is(err, ErrNotFound) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
-	if _, err := endUpload(t, u); err != nil {
-		return err
-	}
-	return bury(t, DeadObject{Key: id, Unsealed: true, Size: u.Size, State: u.State}, db.millis())
+	return true, bury(t, o, db.millis())
 }

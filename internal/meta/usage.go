@@ -70,6 +70,10 @@ func (db *DB) place(t *tx, name string) (p place, err error) {
 	if err := p.grow(t, Repositories, 1); err != nil {
 		return p, err
 	}
+	// A project that is renamed or deleted meanwhile would not take it along.
+	if err := t.lock(`SELECT id FROM projects WHERE name = $1 AND deleted_at IS NULL`, access.ProjectOf(name)); err != nil {
+		return p, err
+	}
 	p.id = newID()
 	_, err = t.exec(`INSERT INTO repositories (id, name, created_at, project_id) VALUES ($1, $2, $3, $4)`, p.id, name, db.millis(), p.project)
 	return p, err
@@ -156,6 +160,9 @@ func shrink(t *tx, project string, bytes int64) error {
 
 // holdBlob counts a new link to a blob; the first one in the project is charged.
 func (p *place) holdBlob(t *tx, d oci.Digest, size int64) error {
+	if err := lockUsage(t, p.project); err != nil {
+		return err
+	}
 	var links int64
 	err := t.queryRow(`INSERT INTO project_blobs (project_id, digest, links) VALUES ($1, $2, 1)
 		ON CONFLICT (project_id, digest) DO UPDATE SET links = project_blobs.links + 1 RETURNING links`,
@@ -169,6 +176,12 @@ func (p *place) holdBlob(t *tx, d oci.Digest, size int64) error {
 	return p.grow(t, Storage, size)
 }
 
+// lockUsage keeps others from changing what a project with repositories uses.
+// It comes before project_blobs everywhere, so that nobody waits in a circle.
+func lockUsage(t *tx, project string) error {
+	return t.lock(`SELECT project_id FROM project_usage WHERE project_id = $1`, project)
+}
+
 // holdManifest charges a new manifest.
 func (p *place) holdManifest(t *tx, size int64) error {
 	if p.manifestSize > 0 && size > p.manifestSize {
@@ -180,6 +193,9 @@ func (p *place) holdManifest(t *tx, size int64) error {
 // dropBlob counts a link that is gone; with the last one in the project its
 // bytes are given back. The blob's row must still be there.
 func dropBlob(t *tx, project string, d oci.Digest) error {
+	if err := lockUsage(t, project); err != nil {
+		return err
+	}
 	var links int64
 	err := t.queryRow(`UPDATE project_blobs SET links = links - 1 WHERE project_id = $1 AND digest = $2 RETURNING links`,
 		project, d.String()).Scan(&links)
@@ -259,6 +275,11 @@ func (db *DB) CheckUsage(ctx context.Context, after string) (c UsageCheck, err e
 // RepairUsage counts anew what a project uses.
 func (db *DB) RepairUsage(ctx context.Context, projectID string) error {
 	return db.update(ctx, func(t *tx) error {
+		// First a row, then its lock: no push may add to what is counted here.
+		if _, err := t.exec(`INSERT INTO project_usage (project_id, storage, repositories)
+			SELECT id, 0, 0 FROM projects WHERE id = $1 ON CONFLICT (project_id) DO UPDATE SET storage = project_usage.storage`, projectID); err != nil {
+			return err
+		}
 		for _, query := range [...]string{
 			`DELETE FROM project_blobs WHERE project_id = $1`,
 			`INSERT INTO project_blobs (project_id, digest, links) SELECT $1, digest, links FROM (` + linksOfProject + `) AS found`,

@@ -29,7 +29,7 @@ func newID() string { return uuid.Must(uuid.NewV7()).String() }
 // and kept is false. Errors: ErrLeased; ErrNoRepository of a deleted project;
 // *QuotaError.
 func (db *DB) CommitBlob(ctx context.Context, u Upload, d oci.Digest) (kept bool, err error) {
-	err = db.change(ctx, func(t *tx) error {
+	err = db.content(ctx, func(t *tx) error {
 		name, err := endUpload(t, u) // by which the repository goes now
 		if err != nil {
 			return err
@@ -67,10 +67,11 @@ func (db *DB) insertBlob(t *tx, d oci.Digest, u Upload) (kept bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := bury(t, DeadObject{Key: old}, db.millis()); err != nil {
+	n, err = t.exec(`UPDATE blobs SET key = $2, size = $3, damaged = FALSE WHERE digest = $1 AND key = $4`, d.String(), u.ID, u.Size, old)
+	if err := unchanged(n, err); err != nil {
 		return false, err
 	}
-	if _, err = t.exec(`UPDATE blobs SET key = $2, size = $3, damaged = FALSE WHERE digest = $1`, d.String(), u.ID, u.Size); err != nil {
+	if err := bury(t, DeadObject{Key: old}, db.millis()); err != nil {
 		return false, err
 	}
 	return true, recharge(t, d, u.Size-size)
@@ -85,7 +86,7 @@ func (db *DB) link(t *tx, p place, d oci.Digest, size int64) error {
 	case err == nil && n == 1:
 		err = p.holdBlob(t, d, size)
 	case err == nil:
-		_, err = t.exec(`UPDATE links SET seen_at = $3 WHERE repository_id = $1 AND digest = $2`, p.id, d.String(), db.millis())
+		err = unchanged(t.exec(`UPDATE links SET seen_at = $3 WHERE repository_id = $1 AND digest = $2`, p.id, d.String(), db.millis()))
 	}
 	if err != nil {
 		return err
@@ -93,7 +94,17 @@ func (db *DB) link(t *tx, p place, d oci.Digest, size int64) error {
 	return settle(t, p.id, d, "blob")
 }
 
-// settle turns references that waited for d into real ones.
+// unchanged turns "no row is as it was read" into errAgain.
+func unchanged(n int64, err error) error {
+	if err == nil && n == 0 {
+		return errAgain
+	}
+	return err
+}
+
+// settle turns references that waited for d into real ones. The caller has
+// changed or locked the project's usage, as reference's has: of a manifest and
+// what it names that come at once, the one that comes second sees the other.
 func settle(t *tx, repo string, d oci.Digest, kind string) error {
 	table := "blob_references"
 	if kind == "manifest" {
@@ -113,7 +124,7 @@ func settle(t *tx, repo string, d oci.Digest, kind string) error {
 // repo and returns its size. Errors: ErrNotFound; ErrNoRepository of a deleted
 // project; *QuotaError.
 func (db *DB) Mount(ctx context.Context, repo, from string, d oci.Digest) (size int64, err error) {
-	err = db.change(ctx, func(t *tx) error {
+	err = db.content(ctx, func(t *tx) error {
 		if size, err = mountable(t, from, d); err != nil {
 			return err
 		}
@@ -164,7 +175,7 @@ func (db *DB) PutManifest(ctx context.Context, p PutManifest) error {
 		}
 		annotations = string(text)
 	}
-	return db.change(ctx, func(t *tx) error {
+	return db.content(ctx, func(t *tx) error {
 		at, err := db.place(t, p.Repository)
 		if err != nil {
 			return err
@@ -214,7 +225,7 @@ func (db *DB) insertManifest(t *tx, repo, annotations string, p PutManifest) (is
 	return n == 1, err
 }
 
-// reference records what a new manifest holds.
+// reference records what a new manifest holds; see settle.
 func reference(t *tx, repo string, p PutManifest) error {
 	var missing []oci.Digest
 	hold := func(list []oci.Descriptor, kind, query string, optional bool) error {

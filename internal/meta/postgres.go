@@ -1,0 +1,275 @@
+package meta
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+)
+
+const (
+	postgresTimeout = 30 * time.Second // of a statement, unless Options says otherwise
+	checkTimeout    = 10 * time.Minute // the same for checks
+	postgresLock    = 10 * time.Second // that a statement waits for a lock
+	postgresIdle    = 10 * time.Second // of a transaction whose process hangs
+	postgresGrace   = 5 * time.Second  // for an answer beyond the statement's time
+	connectTimeout  = 5 * time.Second  // unless the URL says otherwise
+	migrationLock   = 0x6265727468     // of the schema, a key of pg_advisory_lock
+)
+
+// postgresEngine keeps the rows on a PostgreSQL server, which other processes
+// use too.
+type postgresEngine struct {
+	pool    *sql.DB
+	timeout time.Duration
+
+	mu     sync.RWMutex // held for reading by each call
+	closed bool
+}
+
+func openPostgres(ctx context.Context, o Options) (*postgresEngine, error) {
+	config, err := pgx.ParseConfig(o.Postgres)
+	if err != nil {
+		return nil, fmt.Errorf("PostgreSQL: %w", err) // which hides the password
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTimeout
+	}
+	// A server that is gone without a word is noticed within half a minute.
+	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}}
+	config.DialFunc = dialer.DialContext
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "berth"
+	}
+	e := &postgresEngine{timeout: o.Timeout}
+	if e.timeout == 0 && o.Existing {
+		e.timeout = checkTimeout
+	}
+	e.timeout = cmp.Or(e.timeout, postgresTimeout)
+	if err := e.open(ctx, config, o); err != nil {
+		e.close()
+		return nil, fmt.Errorf("PostgreSQL database %q on %s: %w", config.Database, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))), classify(err))
+	}
+	return e, nil
+}
+
+func (e *postgresEngine) open(ctx context.Context, config *pgx.ConnConfig, o Options) error {
+	if err := prepareSchema(ctx, config, o.Existing); err != nil {
+		return err
+	}
+	e.pool = stdlib.OpenDB(*config, stdlib.OptionAfterConnect(e.settle))
+	n := cmp.Or(o.Connections, max(16, 4*runtime.GOMAXPROCS(0)))
+	e.pool.SetMaxOpenConns(n)
+	e.pool.SetMaxIdleConns(n)
+	e.pool.SetConnMaxIdleTime(5 * time.Minute)
+	e.pool.SetConnMaxLifetime(time.Hour)
+	return e.pool.PingContext(ctx)
+}
+
+// settle sets up a new connection. A server that does not wait for the disk by
+// its own settings does so here; one that waits for more keeps doing that.
+func (e *postgresEngine) settle(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, `SELECT
+		set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false),
+		set_config('idle_in_transaction_session_timeout', $3, false),
+		set_config('default_transaction_isolation', 'read committed', false),
+		set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
+			ELSE current_setting('synchronous_commit') END, false)`,
+		inMillis(e.timeout), inMillis(min(postgresLock, e.timeout)), inMillis(postgresIdle))
+	return err
+}
+
+func inMillis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// prepareSchema brings the schema up to date, one process at a time, and
+// checks what the rows' order depends on.
+func prepareSchema(ctx context.Context, config *pgx.ConnConfig, check bool) error {
+	pool := stdlib.OpenDB(*config)
+	defer pool.Close()
+	pool.SetMaxOpenConns(2) // the lock's and the migrations'
+	conn, err := pool.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() // which ends the lock, at the latest with the pool
+	if err := checkEncoding(ctx, conn); err != nil {
+		return err
+	}
+	if _, err := conn.ExecContext(ctx, `SELECT pg_advisory_lock($1)`, migrationLock); err != nil {
+		return err
+	}
+	if check {
+		if err := checkPresent(ctx, conn); err != nil {
+			return err
+		}
+	}
+	if err := migrate(ctx, goose.DialectPostgres, pool, bytewise{migrations}, check); err != nil {
+		return err
+	}
+	if _, err := conn.ExecContext(ctx, `SELECT pg_advisory_unlock($1)`, migrationLock); err != nil {
+		return err
+	}
+	return checkCollation(ctx, conn)
+}
+
+// checkPresent finds out, without making anything, whether there is a schema.
+func checkPresent(ctx context.Context, conn *sql.Conn) error {
+	var there bool
+	err := conn.QueryRowContext(ctx, `SELECT to_regclass('goose_db_version') IS NOT NULL`).Scan(&there)
+	if err == nil && !there {
+		err = errors.New("no schema: is this the database of a registry? Start `berth serve` once to make one")
+	}
+	return err
+}
+
+func checkEncoding(ctx context.Context, conn *sql.Conn) error {
+	var encoding string
+	err := conn.QueryRowContext(ctx, `SHOW server_encoding`).Scan(&encoding)
+	if err == nil && encoding != "UTF8" {
+		err = fmt.Errorf("its encoding is %s: make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0", encoding)
+	}
+	return err
+}
+
+// checkCollation wants all text of the schema to sort by its bytes.
+func checkCollation(ctx context.Context, conn *sql.Conn) error {
+	tables, err := tableNames()
+	if err != nil {
+		return err
+	}
+	var column string
+	err = conn.QueryRowContext(ctx, `SELECT c.relname || '.' || a.attname
+		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_collation l ON l.oid = a.attcollation
+		WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND c.relname = ANY($1)
+		AND a.attnum > 0 AND NOT a.attisdropped AND l.collname NOT IN ('C', 'POSIX') ORDER BY 1 LIMIT 1`, tables).Scan(&column)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	case err == nil:
+		return fmt.Errorf(`column %s does not sort bytewise: its collation must be "C", as berth's own migrations make it; restore the database from a dump with its schema`, column)
+	}
+	return err
+}
+
+var createTable = regexp.MustCompile(`(?m)^CREATE TABLE (\w+)`)
+
+// tableNames are the tables that the migrations make.
+func tableNames() (names []string, err error) {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range files {
+		text, err := migrations.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, match := range createTable.FindAllSubmatch(text, -1) {
+			names = append(names, string(match[1]))
+		}
+	}
+	return names, nil
+}
+
+// bytewise is the migrations with every text column in the collation "C", which
+// SQLite has as its only one and does not know by that name.
+type bytewise struct{ embed.FS }
+
+var textColumn = regexp.MustCompile(`\bTEXT\b`)
+
+// Open opens a file or folder.
+func (b bytewise) Open(name string) (fs.File, error) {
+	f, err := b.FS.Open(name)
+	if err != nil || !strings.HasSuffix(name, ".sql") {
+		return f, err
+	}
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &textFile{f, bytes.NewReader(textColumn.ReplaceAll(text, []byte(`TEXT COLLATE "C"`)))}, nil
+}
+
+// ReadFile is fs.ReadFile, not that of the files below.
+func (b bytewise) ReadFile(name string) ([]byte, error) {
+	f, err := b.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+type textFile struct {
+	fs.File
+	content io.Reader
+}
+
+func (f *textFile) Read(p []byte) (int, error) { return f.content.Read(p) }
+
+// query reads outside of any transaction. It is tried again where the server
+// has just ended the connection, as it does with all when it restarts.
+func (e *postgresEngine) query(ctx context.Context, query string, args []any) (list *rows, err error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	for try := 1; ; try++ {
+		list, err = e.queryOnce(ctx, query, args)
+		if err == nil || try == maxLost || !lost(err) || !pause(ctx, try) {
+			return list, err
+		}
+	}
+}
+
+// queryOnce has its own time limit, for a server that is cut off from here does
+// not keep to its own.
+func (e *postgresEngine) queryOnce(ctx context.Context, query string, args []any) (*rows, error) {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.timeout+postgresGrace)
+	list, err := e.pool.QueryContext(limited, query, args...)
+	if err != nil {
+		cancel()
+		return nil, late(err)
+	}
+	return &rows{Rows: list, done: cancel}, nil
+}
+
+// check looks for constraints and indexes that the server does not vouch for.
+// Whether its pages are whole is for pg_amcheck and its checksums.
+func (e *postgresEngine) check(ctx context.Context) ([]string, error) {
+	list, err := e.query(ctx, `SELECT 'constraint ' || conname || ' of ' || conrelid::regclass || ' is not validated'
+		FROM pg_constraint WHERE connamespace = current_schema()::regnamespace AND NOT convalidated
+		UNION ALL SELECT 'index ' || indexrelid::regclass || ' is not valid' FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+		WHERE c.relnamespace = current_schema()::regnamespace AND NOT i.indisvalid LIMIT 20`, nil)
+	if err != nil {
+		return nil, err
+	}
+	return collect(list, scanString)
+}
+
+func (e *postgresEngine) close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	if e.pool == nil {
+		return nil
+	}
+	return e.pool.Close()
+}

@@ -1,0 +1,222 @@
+package meta
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// How often a transaction is tried, by what is in its way.
+const (
+	maxRaces = 12 // others, that took a row first
+	maxAsked = 3  // a constraint: perhaps another transaction's doing
+	maxLost  = 3  // a connection that ended
+)
+
+// How each kind of transaction begins, in one message to the server. Those that
+// are alone queue for the row that nearly all of them change at their end.
+var begins = map[kind]string{
+	durable: `BEGIN`,
+	relaxed: `BEGIN; SET LOCAL synchronous_commit = off`,
+	alone:   `BEGIN; SELECT value FROM access_generation WHERE id = 1 FOR UPDATE`,
+}
+
+// write runs fn in a transaction that sees, with each statement, what others
+// have committed before. A row that fn changes or locks stays as it is for
+// others until the end; all else is held by foreign keys and unique indexes: a
+// transaction that one of them refuses runs again, to see why, and only then
+// fails for it.
+func (e *postgresEngine) write(ctx context.Context, k kind, fn func(*tx) error) error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closed {
+		return ErrClosed
+	}
+	for try := 1; ; try++ {
+		err, again := e.attempt(ctx, k, fn)
+		if err == nil || try >= again || !pause(ctx, try) {
+			return classify(err)
+		}
+	}
+}
+
+// pause waits longer each time, and reports whether ctx still stands.
+func pause(ctx context.Context, try int) bool {
+	most := min(time.Millisecond<<try, 200*time.Millisecond)
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(rand.N(most)):
+		return true
+	}
+}
+
+// attempt runs fn once. again is how many attempts its error is worth, 0 for
+// none: a commit without an answer may have been done.
+func (e *postgresEngine) attempt(ctx context.Context, k kind, fn func(*tx) error) (err error, again int) {
+	wait, cancelWait := context.WithTimeout(ctx, e.timeout)
+	defer cancelWait()
+	conn, err := e.pool.Conn(wait)
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return ctx.Err(), 0
+	case err != nil:
+		return late(err), worth(err)
+	}
+	defer conn.Close()
+	// Once begun, it is not cut short with ctx.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*e.timeout+postgresGrace)
+	defer cancel()
+	if _, err := conn.ExecContext(ctx, begins[k], pgx.QueryExecModeSimpleProtocol); err != nil {
+		return rollback(ctx, conn, err)
+	}
+	s := &postgresSession{Conn: conn}
+	if err := protect(&tx{ctx: ctx, on: s}, fn); err != nil || s.failed != nil {
+		if s.failed == nil {
+			return rollback(ctx, conn, err)
+		}
+		_, again := rollback(ctx, conn, s.failed)
+		if err == nil { // fn went on regardless; nothing of it has happened
+			err = s.failed
+		}
+		return late(err), again
+	}
+	if _, err := conn.ExecContext(ctx, `COMMIT`, pgx.QueryExecModeSimpleProtocol); err != nil {
+		if again = worth(err); again == maxLost {
+			again = 0
+		}
+		return late(err), again
+	}
+	return nil, 0
+}
+
+// late makes the end of this package's own time limits what it means.
+func late(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: no answer in time: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+// rollback ends a transaction that failed. Where that fails too, the connection
+// is not used again, and the server ends the transaction with it.
+func rollback(ctx context.Context, conn *sql.Conn, err error) (error, int) {
+	if _, failed := conn.ExecContext(ctx, `ROLLBACK`, pgx.QueryExecModeSimpleProtocol); failed != nil {
+		conn.Raw(func(any) error { return driver.ErrBadConn })
+	}
+	return late(err), worth(err)
+}
+
+// worth is how many attempts an error is worth, before the commit.
+func worth(err error) int {
+	var e *pgconn.PgError
+	switch {
+	case errors.Is(err, errAgain):
+		return maxRaces
+	case lost(err):
+		return maxLost
+	case !errors.As(err, &e):
+		return 0
+	}
+	switch e.Code {
+	case "40001", "40P01": // serialization failure, deadlock
+		return maxRaces
+	case "23503", "23505": // foreign key, unique
+		return maxAsked
+	}
+	return 0
+}
+
+// lost reports whether an error says that there is no connection any more, or
+// none to be had now, rather than what the server says of a statement.
+func lost(err error) bool {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		switch e.Code {
+		case "57P01", "57P02", "57P03", "57P05", "25P03": // shutting down, crashed, starting, idle for too long
+			return true
+		}
+		return e.Code[:2] == "08"
+	}
+	var network net.Error
+	var connect *pgconn.ConnectError
+	return errors.As(err, &connect) || errors.As(err, &network) && !errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || pgconn.SafeToRetry(err)
+}
+
+// postgresKind is the error of this package that one of PostgreSQL's, or of the
+// way to it, is; nil: none.
+func postgresKind(err error) error {
+	var e *pgconn.PgError
+	if !errors.As(err, &e) {
+		if lost(err) || errors.Is(err, errAgain) {
+			return ErrUnavailable
+		}
+		return nil
+	}
+	switch e.Code {
+	case "23505":
+		return ErrExists
+	case "23503":
+		return ErrInUse
+	case "22021": // text with a zero byte or not UTF-8, which no row has
+		return ErrNotFound
+	case "53100":
+		return ErrFull
+	case "40001", "40P01", "55P03", // in the way of others for too long
+		"57014",                   // the time for a statement is over
+		"25006",                   // a standby, or read-only
+		"53200", "53300", "53400": // memory, connections
+		return ErrUnavailable
+	}
+	if lost(err) {
+		return ErrUnavailable
+	}
+	return nil
+}
+
+// postgresSession is the transaction on a connection. After a statement has
+// failed there is nothing left to commit, whatever fn makes of it.
+type postgresSession struct {
+	*sql.Conn
+	failed error // the first that did
+}
+
+// ExecContext runs a statement that changes rows.
+func (s *postgresSession) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	res, err := s.Conn.ExecContext(ctx, query, args...)
+	s.note(err)
+	return res, err
+}
+
+// QueryContext runs a statement that returns rows.
+func (s *postgresSession) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	list, err := s.Conn.QueryContext(ctx, query, args...)
+	s.note(err)
+	return list, err
+}
+
+func (s *postgresSession) note(err error) {
+	if s.failed == nil {
+		s.failed = err
+	}
+}
+
+func (s *postgresSession) lock(ctx context.Context, query string, args ...any) error {
+	res, err := s.ExecContext(ctx, query+` FOR NO KEY UPDATE`, args...)
+	if err != nil {
+		return classify(err)
+	}
+	n, err := res.RowsAffected()
+	return unchanged(n, err)
+}
