@@ -26,13 +26,23 @@ const (
 // t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T, o meta.Options) *meta.DB) {
 	t.Helper()
-	common := slices.Concat(blobCases, manifestCases, pendingCases, deleteCases, listCases,
+	t.Run("alone", func(t *testing.T) { runCases(t, slices.Concat(common(), longTrailCases), open, false) })
+	t.Run("shared", func(t *testing.T) { RunShared(t, open) })
+}
+
+// RunShared runs the part of the suite for an engine that is always shared.
+func RunShared(t *testing.T, open func(t *testing.T, o meta.Options) *meta.DB) {
+	t.Helper()
+	runCases(t, slices.Concat(common(), expiryCases), open, true)
+}
+
+// common cases are those of all databases.
+func common() []testCase {
+	return slices.Concat(blobCases, manifestCases, pendingCases, deleteCases, listCases,
 		uploadCases, leaseCases, collectCases, deadCases, checkCases, concurrentCases,
 		organizationCases, projectCases, memberCases, userCases, groupCases, keyCases, trustCases, planCases,
 		usageCases, quotaCases, renameCases, projectDeleteCases, purgeCases, ownerCases, recordCases,
 		rateCases, auditCases, claimCases, loginCases, tokenCases, randomCases)
-	t.Run("alone", func(t *testing.T) { runCases(t, slices.Concat(common, longTrailCases), open, false) })
-	t.Run("shared", func(t *testing.T) { runCases(t, slices.Concat(common, expiryCases), open, true) })
 }
 
 func runCases(t *testing.T, cases []testCase, open func(t *testing.T, o meta.Options) *meta.DB, shared bool) {
