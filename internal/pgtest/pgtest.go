@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 )
 
@@ -47,30 +48,78 @@ var shared struct {
 	counter atomic.Int64
 }
 
-// Database makes an empty database, or a copy of the one that template names,
-// and returns its URL. It goes with the test. Where PostgreSQL is not installed
-// the test is skipped.
-func Database(t testing.TB, template string) (url string) {
+// Database makes an empty database and returns its URL. It goes with the test.
+// Where PostgreSQL is not installed the test is skipped.
+func Database(t testing.TB) (url string) {
 	t.Helper()
 	s := common(t)
-	name := fmt.Sprintf("test_%d", shared.counter.Add(1))
-	s.exec(t, fmt.Sprintf(`CREATE DATABASE %s TEMPLATE %s`, name, template))
-	t.Cleanup(func() { s.exec(t, fmt.Sprintf(`DROP DATABASE %s WITH (FORCE)`, name)) })
+	name := s.create(t, "template0")
+	t.Cleanup(func() { s.exec(t, "postgres", `DROP DATABASE `+name+` WITH (FORCE)`) })
 	return s.URL(name)
 }
 
-// Template makes a database that others can be copies of, filled with fill, and
-// returns its name. It stays as long as the server.
-func Template(t testing.TB, fill func(url string) error) (name string) {
+func (s *Server) create(t testing.TB, template string) (name string) {
 	t.Helper()
-	s := common(t)
-	name = fmt.Sprintf("template_%d", shared.counter.Add(1))
-	s.exec(t, `CREATE DATABASE `+name+` TEMPLATE template0`)
-	if err := fill(s.URL(name)); err != nil {
-		t.Fatalf("fill the database that others are copied from: %v", err)
-	}
+	name = fmt.Sprintf("test_%d", shared.counter.Add(1))
+	s.exec(t, "postgres", `CREATE DATABASE `+name+` TEMPLATE `+template)
 	return name
 }
+
+// Template is a database whose copies tests get. Making one takes long, so that
+// a test that ends hands its own on, with the rows of the beginning.
+type Template struct {
+	// Fill makes its tables and rows; no test changes the former.
+	Fill func(url string) error
+
+	mu   sync.Mutex
+	name string
+	free []string
+}
+
+// Database is a copy for the test.
+func (tpl *Template) Database(t testing.TB) (url string) {
+	t.Helper()
+	s := common(t)
+	tpl.mu.Lock()
+	defer tpl.mu.Unlock()
+	if tpl.name == "" {
+		name := s.create(t, "template0")
+		if err := tpl.Fill(s.URL(name)); err != nil {
+			t.Fatalf("fill the database that others are copied from: %v", err)
+		}
+		s.exec(t, name, remember)
+		tpl.name = name
+	}
+	if n := len(tpl.free); n > 0 {
+		name := tpl.free[n-1]
+		tpl.free = tpl.free[:n-1]
+		return tpl.lend(t, s, name)
+	}
+	return tpl.lend(t, s, s.create(t, tpl.name))
+}
+
+func (tpl *Template) lend(t testing.TB, s *Server, name string) (url string) {
+	t.Cleanup(func() {
+		s.exec(t, name, restore)
+		tpl.mu.Lock()
+		defer tpl.mu.Unlock()
+		tpl.free = append(tpl.free, name)
+	})
+	return s.URL(name)
+}
+
+// remember keeps a copy of all rows, to which restore goes back.
+const (
+	remember = `CREATE SCHEMA beginning; DO $$ DECLARE t text; BEGIN
+		FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+			EXECUTE format('CREATE TABLE beginning.%I AS TABLE public.%I', t, t);
+		END LOOP; END $$`
+	restore = `SET session_replication_role = replica; DO $$ DECLARE t text; BEGIN
+		FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+			EXECUTE format('DELETE FROM public.%I', t);
+			EXECUTE format('INSERT INTO public.%I SELECT * FROM beginning.%I', t, t);
+		END LOOP; END $$`
+)
 
 func common(t testing.TB) *Server {
 	t.Helper()
@@ -301,14 +350,14 @@ func (s *Server) Close() {
 	os.RemoveAll(s.folder)
 }
 
-func (s *Server) exec(t testing.TB, query string) {
+func (s *Server) exec(t testing.TB, database, query string) {
 	t.Helper()
-	db, err := sql.Open("pgx", s.URL("postgres"))
+	db, err := sql.Open("pgx", s.URL(database))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := db.ExecContext(context.Background(), query); err != nil {
+	if _, err := db.ExecContext(context.Background(), query, pgx.QueryExecModeSimpleProtocol); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
 }
