@@ -115,6 +115,8 @@ func coded(err error, repo string, unknown registry.Code, what any) error {
 			Detail: "the registry's storage is full; try again when its operator has freed space", Err: err}
 	case errors.Is(err, meta.ErrClosed):
 		return &registry.Error{Code: registry.Unavailable, Repo: repo, Detail: "the registry is shutting down; try again", Err: err}
+	case errors.Is(err, meta.ErrUnavailable):
+		return &registry.Error{Code: registry.Unavailable, Repo: repo, Detail: "the registry's database is not available; try again", Err: err}
 	}
 	return err
 }
