@@ -199,7 +199,7 @@ func TestMountLooksAtOneRepository(t *testing.T) {
 		db.Mount(t.Context(), "team/other", from, oci.SHA256.FromBytes(nil))
 	}
 	asked := 0
-	for _, text := range db.writer.stmts.texts() {
+	for _, text := range db.engine.(*sqliteEngine).writer.stmts.texts() {
 		if !strings.Contains(text, "FROM blobs") && !strings.Contains(text, "JOIN blobs") {
 			continue
 		}
