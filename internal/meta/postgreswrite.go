@@ -42,7 +42,7 @@ func (e *postgresEngine) write(ctx context.Context, k kind, fn func(*tx) error) 
 		return ErrClosed
 	}
 	for try := 1; ; try++ {
-		err, again := e.attempt(ctx, k, fn)
+		again, err := e.attempt(ctx, k, fn)
 		if err == nil || try >= again || !pause(ctx, try) {
 			return classify(err)
 		}
@@ -62,15 +62,15 @@ func pause(ctx context.Context, try int) bool {
 
 // attempt runs fn once. again is how many attempts its error is worth, 0 for
 // none: a commit without an answer may have been done.
-func (e *postgresEngine) attempt(ctx context.Context, k kind, fn func(*tx) error) (err error, again int) {
+func (e *postgresEngine) attempt(ctx context.Context, k kind, fn func(*tx) error) (again int, err error) {
 	wait, cancelWait := context.WithTimeout(ctx, e.timeout)
 	defer cancelWait()
 	conn, err := e.pool.Conn(wait)
 	switch {
 	case ctx.Err() != nil && err != nil:
-		return ctx.Err(), 0
+		return 0, ctx.Err()
 	case err != nil:
-		return late(err), worth(err)
+		return worth(err), late(err)
 	}
 	defer conn.Close()
 	// Once begun, it is not cut short with ctx.
@@ -84,19 +84,19 @@ func (e *postgresEngine) attempt(ctx context.Context, k kind, fn func(*tx) error
 		if s.failed == nil {
 			return rollback(ctx, conn, err)
 		}
-		_, again := rollback(ctx, conn, s.failed)
+		again, _ := rollback(ctx, conn, s.failed)
 		if err == nil { // fn went on regardless; nothing of it has happened
 			err = s.failed
 		}
-		return late(err), again
+		return again, late(err)
 	}
 	if _, err := conn.ExecContext(ctx, `COMMIT`, pgx.QueryExecModeSimpleProtocol); err != nil {
 		if again = worth(err); again == maxLost {
 			again = 0
 		}
-		return late(err), again
+		return again, late(err)
 	}
-	return nil, 0
+	return 0, nil
 }
 
 // late makes the end of this package's own time limits what it means.
@@ -109,11 +109,11 @@ func late(err error) error {
 
 // rollback ends a transaction that failed. Where that fails too, the connection
 // is not used again, and the server ends the transaction with it.
-func rollback(ctx context.Context, conn *sql.Conn, err error) (error, int) {
+func rollback(ctx context.Context, conn *sql.Conn, err error) (again int, _ error) {
 	if _, failed := conn.ExecContext(ctx, `ROLLBACK`, pgx.QueryExecModeSimpleProtocol); failed != nil {
 		conn.Raw(func(any) error { return driver.ErrBadConn })
 	}
-	return late(err), worth(err)
+	return worth(err), late(err)
 }
 
 // worth is how many attempts an error is worth, before the commit.
