@@ -41,8 +41,10 @@ func (db *DB) UserAccess(ctx context.Context, id string) (access.Subject, error)
 		return s, err
 	}
 	s.ValidAfter = time.UnixMilli(after)
-	rows, err := db.query(ctx, `SELECT COALESCE(organization_id, ''), COALESCE(project_id, ''), prefix, role FROM grants
-		WHERE user_id = $1 OR group_id IN (SELECT group_id FROM group_members WHERE user_id = $1)`, id)
+	// Two walks: PostgreSQL would read the table whole for an OR.
+	const grants = `SELECT COALESCE(organization_id, ''), COALESCE(project_id, ''), prefix, role FROM grants `
+	rows, err := db.query(ctx, grants+`WHERE user_id = $1
+		UNION ALL `+grants+`WHERE group_id IN (SELECT group_id FROM group_members WHERE user_id = $1)`, id)
 	if err != nil {
 		return s, err
 	}
