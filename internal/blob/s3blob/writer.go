@@ -18,7 +18,7 @@ import (
 
 const (
 	maxParts   = 10_000
-	growEvery  = 1000 // parts, after which their size doubles: 8 TiB in 10 000 from 8 MiB
+	growEvery  = 950 // parts, after which their size doubles: 10 000 from 5 MiB make 7 TiB
 	largest    = 5 << 30
 	underWay   = 4         // parts of one upload at once, if its memory allows
 	smallTail  = 256 << 10 // bytes that may stand in a state always
