@@ -68,7 +68,7 @@ type Store interface {
 	Delete(ctx context.Context, keys ...string) error
 
 	// List walks objects, sealed or not, in the order of their keys, starting
-	// behind after. It is for integrity checks; no request walks a store.
+	// behind after. One that is not sealed may have nothing to list yet. It is for integrity checks; no request walks a store.
 	List(ctx context.Context, after string) iter.Seq2[Object, error]
 
 	// Check proves that the store takes writes: it writes, syncs, renames or

@@ -4,9 +4,11 @@ import (
 	"crypto/md5"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"io"
 	"os"
+	"sync"
 )
 
 const (
@@ -16,25 +18,75 @@ const (
 	maxEmpty  = 100               // reads without a byte or an error
 )
 
-// budget lends an upload its memory, in chunks, and waits where there is none:
-// every part that is under way ends and gives its chunks back.
+// memory is what all uploads of a store may have in chunks, together.
+type memory struct {
+	mu   sync.Mutex
+	left int64
+}
+
+func (m *memory) take() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.left < chunkSize {
+		return false
+	}
+	m.left -= chunkSize
+	return true
+}
+
+func (m *memory) give() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.left += chunkSize
+}
+
+// budget lends an upload its share of the memory, in chunks.
 type budget struct {
-	s    *Store
-	free chan struct{}
+	s      *Store
+	mu     sync.Mutex
+	change sync.Cond // of what is free, or flying
+	free   int64     // bytes of the upload's share
+	flying int       // parts that are being sent
 }
 
 func (s *Store) newBudget() *budget {
-	return &budget{s, make(chan struct{}, s.o.Memory/chunkSize)}
+	b := &budget{s: s, free: s.o.Memory}
+	b.change.L = &b.mu
+	return b
 }
 
+// take waits for a chunk while parts are under way that will give theirs back.
+// Where none is, it returns nil: what is to be buffered must go to a file.
 func (b *budget) take() *[chunkSize]byte {
-	b.free <- struct{}{}
-	return b.s.chunks.Get().(*[chunkSize]byte)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for {
+		if b.free >= chunkSize && b.s.memory.take() {
+			b.free -= chunkSize
+			return b.s.chunks.Get().(*[chunkSize]byte)
+		}
+		if b.flying == 0 {
+			return nil
+		}
+		b.change.Wait()
+	}
 }
 
 func (b *budget) give(c *[chunkSize]byte) {
 	b.s.chunks.Put(c)
-	<-b.free
+	b.s.memory.give()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.free += chunkSize
+	b.change.Broadcast()
+}
+
+// fly counts a part that is under way, or no more.
+func (b *budget) fly(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.flying += n
+	b.change.Broadcast()
 }
 
 // part is a buffer of bytes, in memory or in a file that has no name any more.
@@ -53,12 +105,27 @@ func (b *budget) newPart(size int64) (*part, error) {
 	if size+MinPart+slack <= b.s.o.Memory {
 		return p, nil
 	}
-	f, err := os.CreateTemp(b.s.o.Scratch, "berth-part-*")
+	return p, p.toFile()
+}
+
+// toFile moves a part out of memory.
+func (p *part) toFile() error {
+	f, err := os.CreateTemp(p.b.s.o.Scratch, "berth-part-*")
 	if err != nil {
-		return nil, scratchFailure(err)
+		return scratchFailure(err)
 	}
+	if err := errors.Join(os.Remove(f.Name()), copyAll(f, p.body())); err != nil {
+		f.Close()
+		return scratchFailure(err)
+	}
+	p.release()
 	p.file = f
-	return p, scratchFailure(os.Remove(f.Name()))
+	return nil
+}
+
+func copyAll(w io.Writer, r io.Reader) error {
+	_, err := io.Copy(w, r)
+	return err
 }
 
 // fill reads r until the part has size bytes. Its error is r's, which counts as
@@ -70,7 +137,7 @@ func (p *part) fill(r io.Reader, size int64) (ended, failed error) {
 		if p.file != nil {
 			n, err, failed = p.fillFile(r, size-p.size)
 		} else {
-			n, err = p.fillMemory(r, size-p.size)
+			n, err, failed = p.fillMemory(r, size-p.size)
 		}
 		p.size += int64(n)
 		if err != nil || failed != nil {
@@ -87,21 +154,25 @@ func (p *part) fill(r io.Reader, size int64) (ended, failed error) {
 	return nil, nil
 }
 
-func (p *part) fillMemory(r io.Reader, room int64) (int, error) {
+func (p *part) fillMemory(r io.Reader, room int64) (n int, ended, failed error) {
 	last := len(p.chunks) - 1
 	if last < 0 || p.used[last] == chunkSize {
-		p.chunks, p.used = append(p.chunks, p.b.take()), append(p.used, 0)
+		c := p.b.take()
+		if c == nil {
+			return 0, nil, p.toFile()
+		}
+		p.chunks, p.used = append(p.chunks, c), append(p.used, 0)
 		last++
 	}
 	free := p.chunks[last][p.used[last]:]
-	n, err := r.Read(free[:min(room, int64(len(free)))])
+	n, ended = r.Read(free[:min(room, int64(len(free)))])
 	p.crc = crc32.Update(p.crc, crc32.IEEETable, free[:n])
 	p.used[last] += n
-	return n, err
+	return n, ended, nil
 }
 
 func (p *part) fillFile(r io.Reader, room int64) (n int, ended, failed error) {
-	c := p.b.s.chunks.Get().(*[chunkSize]byte) // beside the budget: one per upload
+	c := p.b.s.chunks.Get().(*[chunkSize]byte) // beside the budget, for the time of a read
 	defer p.b.s.chunks.Put(c)
 	n, ended = r.Read(c[:min(room, chunkSize)])
 	p.crc = crc32.Update(p.crc, crc32.IEEETable, c[:n])

@@ -14,8 +14,12 @@ import (
 
 // TestUnsealed: List knows what is in the bucket of uploads, and Abort frees it.
 func TestUnsealed(t *testing.T) {
-	server := s3test.Start(t)
-	s := open(t, options(t, server))
+	for service, server := range s3test.StartAll(t) {
+		t.Run(service, func(t *testing.T) { testUnsealed(t, open(t, options(t, server))) })
+	}
+}
+
+func testUnsealed(t *testing.T, s *Store) {
 	data := content(12, 20*mib)
 	parts := appendTo(t, s, "b-parts", blob.State{}, data)
 	spilled := appendTo(t, s, "d-spilled", appendTo(t, s, "d-spilled", blob.State{}, data[:3*mib]), data[:1000])
@@ -154,8 +158,12 @@ func TestURL(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	good := Options{Bucket: "b", Region: "r"}
-	if _, err := New(t.Context(), good); err != nil {
-		t.Fatal(err)
+	for endpoint, equal := range map[string]bool{"": false, "https://s3.example.com": false, "https://0123.r2.cloudflarestorage.com": true, "https://0123.eu.r2.cloudflarestorage.com": true} {
+		o := good
+		o.Endpoint = endpoint
+		if s, err := New(t.Context(), o); err != nil || s.o.EqualParts != equal {
+			t.Errorf("%s: equal parts are not %t, or %v", endpoint, equal, err)
+		}
 	}
 	for want, change := range map[string]func(*Options){
 		"bucket":     func(o *Options) { o.Bucket = "" },
@@ -165,6 +173,8 @@ func TestOptions(t *testing.T) {
 		"encryption": func(o *Options) { o.Encryption = "rot13" },
 		"KMS":        func(o *Options) { o.KMSKey = "k" },
 		"slash":      func(o *Options) { o.Prefix = "/x" },
+		"endpoint":   func(o *Options) { o.Endpoint = "minio:9000" },
+		"a user":     func(o *Options) { o.PublicEndpoint = "http://user@host" },
 	} {
 		o := good
 		change(&o)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ const (
 	MaxPart       = 64 << 20
 	DefaultPart   = 8 << 20
 	DefaultMemory = 32 << 20
+	DefaultTotal  = 384 << 20
 
 	defaultAttempts = 8
 	defaultBackoff  = 10 * time.Second
@@ -65,12 +67,16 @@ type Options struct {
 	PathStyle bool
 	// PartSize is that of an upload's first parts, from MinPart to MaxPart.
 	PartSize int64
-	// EqualParts makes all parts but the last have PartSize, as R2 asks for. It
-	// bounds a blob by 10 000 × PartSize, and a session's row by PartSize.
+	// EqualParts makes all parts but the last have PartSize, as R2 asks for (it
+	// is set for R2's endpoints). It bounds a blob by 10 000 × PartSize, and a
+	// session's row by PartSize.
 	EqualParts bool
 	// Memory bounds the buffers of one upload, in bytes. A part that does not
 	// fit goes through a file in Scratch. Default: DefaultMemory.
 	Memory int64
+	// TotalMemory bounds the buffers of all uploads together. What it has no
+	// room for goes through files in Scratch too. Default: DefaultTotal.
+	TotalMemory int64
 	// Scratch is the folder of such files. Default: the system's.
 	Scratch string
 	// Checksum of what is written. Default: CRC32.
@@ -95,7 +101,8 @@ type Store struct {
 	o      Options
 	client *s3.Client
 	sign   *s3.PresignClient
-	least  int64     // bytes of the smallest part
+	least  int64 // bytes of the smallest part
+	memory memory
 	chunks sync.Pool // of *[chunkSize]byte
 }
 
@@ -127,6 +134,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	}
 	cfg.HTTPClient = patient{cfg.HTTPClient}
 	s := &Store{o: o, least: MinPart, chunks: sync.Pool{New: func() any { return new([chunkSize]byte) }}}
+	s.memory.left = o.TotalMemory
 	if o.EqualParts {
 		s.least = o.PartSize
 	}
@@ -143,9 +151,13 @@ func New(ctx context.Context, o Options) (*Store, error) {
 func (o *Options) complete() error {
 	o.PartSize = cmp.Or(o.PartSize, DefaultPart)
 	o.Memory = cmp.Or(o.Memory, DefaultMemory)
+	o.TotalMemory = cmp.Or(o.TotalMemory, DefaultTotal)
 	o.Checksum = cmp.Or(o.Checksum, CRC32)
 	o.Attempts = cmp.Or(o.Attempts, defaultAttempts)
 	o.Backoff = cmp.Or(o.Backoff, defaultBackoff)
+	if u, err := url.Parse(o.Endpoint); err == nil && strings.HasSuffix(u.Hostname(), ".r2.cloudflarestorage.com") {
+		o.EqualParts = true
+	}
 	if o.Prefix != "" && !strings.HasSuffix(o.Prefix, "/") {
 		o.Prefix += "/"
 	}
@@ -156,16 +168,29 @@ func (o *Options) complete() error {
 		return fmt.Errorf("S3 part size %d: %d to %d are allowed", o.PartSize, MinPart, MaxPart)
 	case o.Memory < minMemory:
 		return fmt.Errorf("S3 memory of an upload %d: at least %d are needed", o.Memory, minMemory)
+	case o.TotalMemory < 0:
+		return fmt.Errorf("S3 memory of all uploads %d: it must not be negative", o.TotalMemory)
 	case o.Checksum != CRC32 && o.Checksum != MD5 && o.Checksum != None:
 		return fmt.Errorf("S3 checksum %q: crc32, md5 and none are known", o.Checksum)
 	case o.Encryption != "" && o.Encryption != "AES256" && o.Encryption != "aws:kms":
 		return fmt.Errorf("S3 encryption %q: AES256 and aws:kms are known", o.Encryption)
 	case o.KMSKey != "" && o.Encryption != "aws:kms":
 		return errors.New("a KMS key needs the S3 encryption aws:kms")
+	case !isURL(o.Endpoint) || !isURL(o.PublicEndpoint):
+		return fmt.Errorf("S3 endpoint %q, public endpoint %q: want http://HOST or https://HOST, without a user", o.Endpoint, o.PublicEndpoint)
 	case strings.HasPrefix(o.Prefix, "/"):
 		return fmt.Errorf("S3 prefix %q must not begin with a slash", o.Prefix)
 	}
 	return nil
+}
+
+// isURL accepts "" too.
+func isURL(text string) bool {
+	if text == "" {
+		return true
+	}
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil && u.RawQuery == ""
 }
 
 func (s *Store) configure(c *s3.Options) {

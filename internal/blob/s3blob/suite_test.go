@@ -51,23 +51,24 @@ func recorded(t testing.TB, o Options) (*Store, *s3test.Recorder) {
 }
 
 func TestStore(t *testing.T) {
-	server := s3test.Start(t)
-	for name, set := range map[string]func(*Options){
-		"default": func(*Options) {},
-		"equal":   func(o *Options) { o.EqualParts, o.Checksum = true, MD5 },
-		"spooled": func(o *Options) { o.Memory, o.Checksum = minMemory, None },
-	} {
-		t.Run(name, func(t *testing.T) {
-			suite := blobtest.Options{
-				Deferred: true, Memory: DefaultMemory + 16<<20,
-				Reopen: func(t *testing.T, s blob.Store) blob.Store { return open(t, s.(*Store).o) },
-			}
-			suite.Run(t, func(t *testing.T) blob.Store {
-				o := options(t, server)
-				set(&o)
-				return open(t, o)
+	for service, server := range s3test.StartAll(t) {
+		for name, set := range map[string]func(*Options){
+			"default": func(*Options) {},
+			"equal":   func(o *Options) { o.EqualParts, o.Checksum = true, MD5 },
+			"spooled": func(o *Options) { o.Memory, o.Checksum = minMemory, None },
+		} {
+			t.Run(service+" "+name, func(t *testing.T) {
+				suite := blobtest.Options{
+					Deferred: true, Memory: DefaultMemory + 16<<20,
+					Reopen: func(t *testing.T, s blob.Store) blob.Store { return open(t, s.(*Store).o) },
+				}
+				suite.Run(t, func(t *testing.T) blob.Store {
+					o := options(t, server)
+					set(&o)
+					return open(t, o)
+				})
 			})
-		})
+		}
 	}
 }
 

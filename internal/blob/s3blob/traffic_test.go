@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
@@ -128,9 +129,9 @@ func TestMemory(t *testing.T) {
 			}
 		}
 	}()
-	st, err := s.Append(t.Context(), "some-key", blob.State{}, io.LimitReader(endless{}, 256*mib))
+	st, err := s.Append(t.Context(), "some-key", blob.State{}, io.LimitReader(endless{}, 128*mib))
 	close(stop)
-	if err != nil || st.Size != 256*mib {
+	if err != nil || st.Size != 128*mib {
 		t.Fatalf("%d bytes, %v", st.Size, err)
 	}
 	if grown := int64(peak.Load() - start.HeapInuse); grown > DefaultMemory+16*mib {
@@ -208,7 +209,7 @@ func wantParts(t *testing.T, s *Store, p progress, data []byte, first int) {
 	off := int64(0)
 	for i, part := range p.Parts {
 		// The service's own checksum says that the part is what it should be.
-		q, err := s.gather(t.Context(), "", progress{Tail: data[off : off+part.Size]}, (&Store{o: Options{Memory: 1 << 30}, least: s.least}).fresh())
+		q, err := s.gather(t.Context(), "", progress{Tail: data[off : off+part.Size]}, plentiful(s.least))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -219,9 +220,48 @@ func wantParts(t *testing.T, s *Store, p progress, data []byte, first int) {
 	}
 }
 
-func (s *Store) fresh() *budget {
+// plentiful is a budget for anything.
+func plentiful(least int64) *budget {
+	s := &Store{o: Options{Memory: 1 << 30}, least: least, memory: memory{left: 1 << 30}}
 	s.chunks.New = func() any { return new([chunkSize]byte) }
 	return s.newBudget()
+}
+
+// TestTotalMemory sends more at once than the memory of all uploads has room for.
+func TestTotalMemory(t *testing.T) {
+	server := s3test.Start(t)
+	o := options(t, server)
+	const uploads = 12
+	data := content(14, 15*mib)
+	for _, total := range []int64{1, 40 * mib} {
+		t.Run(fmt.Sprint(total), func(t *testing.T) {
+			o.Prefix, o.TotalMemory = fmt.Sprint("total-", total), total
+			s := open(t, o)
+			var all sync.WaitGroup
+			for i := range uploads {
+				all.Go(func() {
+					key := fmt.Sprintf("key-%d", i)
+					st, err := s.Append(t.Context(), key, blob.State{}, bytes.NewReader(data[i:]))
+					if err == nil {
+						err = s.Seal(t.Context(), key, st)
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			if s.memory.left != total {
+				t.Errorf("%d bytes of memory are left, of %d", s.memory.left, total)
+			}
+			for i := range uploads {
+				wantObject(t, s, fmt.Sprintf("key-%d", i), data[i:])
+			}
+			if left, err := os.ReadDir(o.Scratch); err != nil || len(left) != 0 {
+				t.Errorf("files are left: %v, %v", left, err)
+			}
+		})
+	}
 }
 
 func TestBadState(t *testing.T) {

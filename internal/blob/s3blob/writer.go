@@ -291,8 +291,9 @@ func (w *writer) send(p *part) error {
 	w.p.Parts = append(w.p.Parts, piece{Size: p.size})
 	w.mu.Unlock()
 	w.slots <- struct{}{}
+	w.b.fly(1)
 	w.sends.Go(func() {
-		defer func() { p.release(); <-w.slots }()
+		defer func() { p.release(); w.b.fly(-1); <-w.slots }()
 		etag, crc, err := w.s.uploadPart(w.ctx, w.key, w.p.Upload, i+1, p)
 		w.mu.Lock()
 		defer w.mu.Unlock()

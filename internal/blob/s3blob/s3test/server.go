@@ -26,35 +26,77 @@ const (
 	Bucket    = "berth"
 )
 
-// Server is a versitygw over a folder of its own, with one bucket.
+// Server is an S3 service over a folder of its own, with one bucket.
 type Server struct {
 	Address string // HOST:PORT
-	Folder  string // of its buckets
 	dir     string
+	d       dialect
 	cmd     *exec.Cmd
 }
 
-// Binary is where `make tools` puts versitygw.
-func Binary() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(file), "../../../../.tools/bin/versitygw")
+// dialect is one of the programs that can be such a service.
+type dialect struct {
+	binary, health string
+	args           func(address, dir string) []string
+	env            []string
 }
 
-// Start runs a server until the test ends. Without its binary it skips the test.
+var versitygw = dialect{
+	binary: "versitygw", health: "/health",
+	args: func(address, dir string) []string {
+		return []string{"--port", address, "--health", "/health", "--iam-dir", filepath.Join(dir, "iam"), "posix", filepath.Join(dir, "data")}
+	},
+	env: []string{"ROOT_ACCESS_KEY=" + AccessKey, "ROOT_SECRET_KEY=" + SecretKey},
+}
+
+var minio = dialect{
+	binary: "minio", health: "/minio/health/ready",
+	args: func(address, dir string) []string {
+		return []string{"server", "--quiet", "--address", address, filepath.Join(dir, "data")}
+	},
+	env: []string{"MINIO_ROOT_USER=" + AccessKey, "MINIO_ROOT_PASSWORD=" + SecretKey, "MINIO_BROWSER=off", "MINIO_UPDATE=off", "MINIO_CALLHOME_ENABLE=off"},
+}
+
+// path is where `make tools` puts a program.
+func (d dialect) path() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "../../../../.tools/bin", d.binary)
+}
+
+func (d dialect) installed() error {
+	_, err := os.Stat(d.path())
+	return err
+}
+
+// Start runs a versitygw until the test ends. Without it the test is skipped.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	if _, err := os.Stat(Binary()); err != nil {
+	if err := versitygw.installed(); err != nil {
 		t.Skipf("no S3 service to test against: %v; install it with: GOBIN=$PWD/.tools/bin go install github.com/versity/versitygw/cmd/versitygw@v1.8.0", err)
 	}
+	return start(t, versitygw)
+}
+
+// StartAll runs a versitygw and, where it is installed, a MinIO.
+func StartAll(t testing.TB) map[string]*Server {
+	t.Helper()
+	all := map[string]*Server{"versitygw": Start(t)}
+	if minio.installed() == nil {
+		all["minio"] = start(t, minio)
+	}
+	return all
+}
+
+func start(t testing.TB, d dialect) *Server {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Address: l.Addr().String(), dir: t.TempDir()}
+	s := &Server{Address: l.Addr().String(), dir: t.TempDir(), d: d}
 	l.Close()
-	s.Folder = filepath.Join(s.dir, "data")
-	for _, dir := range []string{s.Folder, filepath.Join(s.dir, "iam")} {
-		if err := os.Mkdir(dir, 0o750); err != nil {
+	for _, dir := range []string{"data", "iam"} {
+		if err := os.Mkdir(filepath.Join(s.dir, dir), 0o750); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -68,22 +110,23 @@ func Start(t testing.TB) *Server {
 
 // Run starts the server again, after Kill.
 func (s *Server) Run(t testing.TB) {
-	t.Helper()
 	log, err := os.Create(filepath.Join(s.dir, "log"))
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	defer log.Close()
-	s.cmd = exec.Command(Binary(), "--port", s.Address, "--health", "/health", "--iam-dir", filepath.Join(s.dir, "iam"), "posix", s.Folder)
-	s.cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+AccessKey, "ROOT_SECRET_KEY="+SecretKey)
+	s.cmd = exec.Command(s.d.path(), s.d.args(s.Address, s.dir)...)
+	s.cmd.Env = append(append(os.Environ(), "HOME="+s.dir), s.d.env...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	t.Cleanup(s.Kill)
 	if err := s.wait(t.Context()); err != nil {
 		text, _ := os.ReadFile(log.Name())
-		t.Fatalf("versitygw did not start: %v\n%s", err, text)
+		t.Errorf("%s did not start: %v\n%s", s.d.binary, err, text)
 	}
 }
 
@@ -100,7 +143,7 @@ func (s *Server) wait(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL()+"/health", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL()+s.d.health, nil)
 		if err != nil {
 			return err
 		}
