@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -44,20 +45,21 @@ func TestKilledAnywhere(t *testing.T) {
 
 // killAt runs an upload in a process that dies at its n-th request, if it has
 // so many, and ends the upload in others.
-func killAt(t *testing.T, server *s3test.Server, data []byte, cuts []int, n int, done bool) (died bool) {
+func killAt(t *testing.T, server *s3test.Server, data []byte, cuts []int, n int, done bool) bool {
 	o := options(t, server)
 	o.Attempts = 1
 	mortal, rec := recorded(t, o)
+	var dead atomic.Bool
 	rec.Fault = func(i int, _ string, _ *http.Request) (*http.Response, error) {
 		if i > n || i == n && !done {
-			died = true
+			dead.Store(true)
 			return nil, errKilled
 		}
 		return nil, nil
 	}
 	rec.Lose = func(i int, _ string) error {
 		if i >= n {
-			died = true
+			dead.Store(true)
 			return errKilled
 		}
 		return nil
@@ -83,7 +85,7 @@ func killAt(t *testing.T, server *s3test.Server, data []byte, cuts []int, n int,
 		}
 	}
 	wantObject(t, open(t, o), key, data[:size])
-	return died
+	return dead.Load()
 }
 
 // TestOverloaded answers every other request with 503: only what failed is sent
@@ -91,10 +93,10 @@ func killAt(t *testing.T, server *s3test.Server, data []byte, cuts []int, n int,
 func TestOverloaded(t *testing.T) {
 	server := s3test.Start(t)
 	s, rec := recorded(t, options(t, server))
-	refused := 0
+	var refused atomic.Int64
 	rec.Fault = func(n int, _ string, r *http.Request) (*http.Response, error) {
 		if n%2 == 0 {
-			refused++
+			refused.Add(1)
 			return s3test.Answer(r, http.StatusServiceUnavailable, "SlowDown"), nil
 		}
 		return nil, nil
@@ -110,7 +112,7 @@ func TestOverloaded(t *testing.T) {
 	if out != int64(len(data)) || copies != 0 {
 		t.Errorf("%d bytes taken by the service, %d copies; want %d, 0", out, copies, len(data))
 	}
-	if refused == 0 {
+	if refused.Load() == 0 {
 		t.Error("nothing was refused")
 	}
 }
@@ -150,6 +152,36 @@ func TestSlow(t *testing.T) {
 	seal(t, s, "some-key", appendTo(t, s, "some-key", blob.State{}, data))
 	o.Endpoint = server.URL()
 	wantObject(t, open(t, o), "some-key", data)
+}
+
+// TestNoAnswer lets the service take a request and never answer it.
+func TestNoAnswer(t *testing.T) {
+	server := s3test.Start(t)
+	o := options(t, server)
+	o.Timeout = 300 * time.Millisecond
+	s, rec := recorded(t, o)
+	rec.Fault = func(n int, _ string, r *http.Request) (*http.Response, error) {
+		if n > 1 {
+			return nil, nil
+		}
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	data := content(15, 1000)
+	seal(t, s, "some-key", appendTo(t, s, "some-key", blob.State{}, data))
+	if n := rec.Requests(""); n != 2 {
+		t.Errorf("%d requests, want one that is not answered, and another", n)
+	}
+	wantObject(t, s, "some-key", data)
+	o.Attempts = 1
+	s, rec = recorded(t, o)
+	rec.Fault = func(_ int, _ string, r *http.Request) (*http.Response, error) {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	if err := s.Seal(t.Context(), "other-key", blob.State{}); !errors.Is(err, blob.ErrUnavailable) || !errors.Is(err, errSlow) {
+		t.Errorf("no answer at all: %v", err)
+	}
 }
 
 // TestClientGone: what came before the client went is kept, although its

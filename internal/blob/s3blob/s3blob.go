@@ -35,6 +35,7 @@ const (
 
 	defaultAttempts = 8
 	defaultBackoff  = 10 * time.Second
+	defaultTimeout  = time.Minute
 )
 
 // Checksum is what goes with the bytes of an object or a part, for the service
@@ -90,6 +91,9 @@ type Options struct {
 	// between two. Default: 8, 10 seconds.
 	Attempts int
 	Backoff  time.Duration
+	// Timeout of one attempt, besides the time that its body takes. Default:
+	// one minute.
+	Timeout time.Duration
 	// Config replaces the SDK's own configuration (environment, files, web
 	// identity, container and instance roles); nil does not.
 	Config *aws.Config
@@ -132,7 +136,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	if cfg.HTTPClient == nil || o.Config == nil {
 		cfg.HTTPClient = transport()
 	}
-	cfg.HTTPClient = patient{cfg.HTTPClient}
+	cfg.HTTPClient = patient{cfg.HTTPClient, o.Timeout}
 	s := &Store{o: o, least: MinPart, chunks: sync.Pool{New: func() any { return new([chunkSize]byte) }}}
 	s.memory.left = o.TotalMemory
 	if o.EqualParts {
@@ -155,6 +159,7 @@ func (o *Options) complete() error {
 	o.Checksum = cmp.Or(o.Checksum, CRC32)
 	o.Attempts = cmp.Or(o.Attempts, defaultAttempts)
 	o.Backoff = cmp.Or(o.Backoff, defaultBackoff)
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
 	if u, err := url.Parse(o.Endpoint); err == nil && strings.HasSuffix(u.Hostname(), ".r2.cloudflarestorage.com") {
 		o.EqualParts = true
 	}
@@ -211,25 +216,32 @@ func (s *Store) configure(c *s3.Options) {
 func transport() aws.HTTPClient {
 	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConns, t.MaxIdleConnsPerHost = 512, 256
-		t.ResponseHeaderTimeout = 2 * time.Minute
+		t.ResponseHeaderTimeout = assembly * defaultTimeout
 		t.WriteBufferSize, t.ReadBufferSize = 64<<10, 64<<10
 	})
 }
 
-// patient ends attempts at requests that make no progress: those with a body
-// have time for slowest bytes a second.
-type patient struct{ aws.HTTPClient }
+// patient ends attempts at requests that make no progress. Those with a body
+// have time for slowest bytes a second more; a POST may be the assembly of ten
+// thousand parts.
+type patient struct {
+	aws.HTTPClient
+	timeout time.Duration
+}
 
 const (
-	patience = time.Minute
 	slowest  = 128 << 10
+	assembly = 10 // times the timeout
 )
 
 func (p patient) Do(r *http.Request) (*http.Response, error) {
 	if r.Method == http.MethodGet {
 		return p.HTTPClient.Do(r) // its body takes as long as its reader does
 	}
-	limit := patience + time.Duration(max(0, r.ContentLength)/slowest)*time.Second
+	limit := p.timeout + time.Duration(max(0, r.ContentLength)/slowest)*time.Second
+	if r.Method == http.MethodPost {
+		limit *= assembly
+	}
 	ctx, cancel := context.WithTimeoutCause(r.Context(), limit, errSlow)
 	resp, err := p.HTTPClient.Do(r.WithContext(ctx))
 	if err != nil {
