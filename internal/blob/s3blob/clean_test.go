@@ -1,9 +1,14 @@
 package s3blob
 
 import (
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -226,5 +231,30 @@ func TestEncryption(t *testing.T) {
 	s.Seal(t.Context(), "other-key", blob.State{})
 	if asked["CreateMultipartUpload"] == 0 || asked["PutObject"] == 0 {
 		t.Errorf("asked for encryption and class: %v", asked)
+	}
+}
+
+// TestCertificates: the SDK's own settings of a connection stay.
+func TestCertificates(t *testing.T) {
+	service := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNotFound) }))
+	defer service.Close()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: service.Certificate().Raw})
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_CA_BUNDLE": file,
+		"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+	} {
+		t.Setenv(name, value)
+	}
+	o := Options{Bucket: "some-bucket", Endpoint: service.URL, PathStyle: true, Attempts: 1}
+	if _, err := open(t, o).Open(t.Context(), "some-key", 0, 0); !errors.Is(err, blob.ErrNotFound) {
+		t.Errorf("with the certificate: %v", err)
+	}
+	t.Setenv("AWS_CA_BUNDLE", "")
+	if _, err := open(t, o).Open(t.Context(), "some-key", 0, 0); !errors.Is(err, blob.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("without it: %v", err)
 	}
 }

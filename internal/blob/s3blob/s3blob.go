@@ -133,10 +133,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 		}
 		cfg.Region = "us-east-1"
 	}
-	if cfg.HTTPClient == nil || o.Config == nil {
-		cfg.HTTPClient = transport()
-	}
-	cfg.HTTPClient = patient{cfg.HTTPClient, o.Timeout}
+	cfg.HTTPClient = patient{transport(cfg.HTTPClient), o.Timeout}
 	s := &Store{o: o, least: MinPart, chunks: sync.Pool{New: func() any { return new([chunkSize]byte) }}}
 	s.memory.left = o.TotalMemory
 	if o.EqualParts {
@@ -213,8 +210,17 @@ func (s *Store) configure(c *s3.Options) {
 	})
 }
 
-func transport() aws.HTTPClient {
-	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+// transport suits the SDK's own client, which may have certificates from its
+// configuration, to many uploads at once; another is left alone.
+func transport(client aws.HTTPClient) aws.HTTPClient {
+	own, ok := client.(*awshttp.BuildableClient)
+	if client != nil && !ok {
+		return client
+	}
+	if !ok {
+		own = awshttp.NewBuildableClient()
+	}
+	return own.WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConns, t.MaxIdleConnsPerHost = 512, 256
 		t.ResponseHeaderTimeout = assembly * defaultTimeout
 		t.WriteBufferSize, t.ReadBufferSize = 64<<10, 64<<10

@@ -57,7 +57,7 @@ var minio = dialect{
 	env: []string{"MINIO_ROOT_USER=" + AccessKey, "MINIO_ROOT_PASSWORD=" + SecretKey, "MINIO_BROWSER=off", "MINIO_UPDATE=off", "MINIO_CALLHOME_ENABLE=off"},
 }
 
-// path is where `make tools` puts a program.
+// path is where scripts/install-test-tools puts a program.
 func (d dialect) path() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(file), "../../../../.tools/bin", d.binary)
