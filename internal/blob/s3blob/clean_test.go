@@ -54,7 +54,12 @@ func testUnsealed(t *testing.T, s *Store) {
 }
 
 func TestSweep(t *testing.T) {
-	server := s3test.Start(t)
+	for service, server := range s3test.StartAll(t) {
+		t.Run(service, func(t *testing.T) { testSweep(t, server) })
+	}
+}
+
+func testSweep(t *testing.T, server *s3test.Server) {
 	s := open(t, options(t, server))
 	other := options(t, server)
 	other.Prefix += "/other"
