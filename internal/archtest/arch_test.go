@@ -25,6 +25,7 @@ var ours = map[string][]string{
 	"internal/authhttp":              {"internal/access", "internal/audit", "internal/auth", "internal/oci", "internal/requestid"},
 	"internal/blob/fsblob":           {"internal/blob", "internal/disk"},
 	"internal/blob/memblob":          {"internal/blob"},
+	"internal/blob/s3blob":           {"internal/blob"},
 	"internal/blob/blobtest":         {"internal/blob"},
 	"internal/directory":             {"internal/access"},
 	"internal/hosted":                {"internal/registry", "internal/blob", "internal/meta", "internal/oci"},
@@ -44,24 +45,29 @@ var ours = map[string][]string{
 // theirs are the modules that the product imports, and by which packages. Each
 // is justified in a record under docs/adr.
 var theirs = map[string][]string{
-	"github.com/coreos/go-oidc/v3":        {"internal/oidc"},
-	"github.com/danielgtaylor/huma/v2":    {"internal/apihttp"},
-	"github.com/go-jose/go-jose/v4":       {"internal/auth", "internal/oidc"},
-	"github.com/goccy/go-yaml":            {"internal/config"},
-	"github.com/google/uuid":              {"internal/hosted", "internal/meta", "internal/meta/metatest"},
-	"github.com/jackc/pgx/v5":             {"internal/meta", "internal/pgtest"},
-	"github.com/oapi-codegen/runtime":     {"internal/apiclient"},
-	"github.com/prometheus/client_golang": {"internal/metrics"},
-	"github.com/pressly/goose/v3":         {"internal/meta"},
-	"github.com/spf13/cobra":              {"cmd/berth"},
-	"golang.org/x/crypto":                 {"internal/auth"},
-	"golang.org/x/oauth2":                 {"internal/oidc"},
-	"modernc.org/sqlite":                  {"internal/meta"},
+	"github.com/aws/aws-sdk-go-v2":             {"internal/blob/s3blob", "internal/blob/s3blob/s3test"},
+	"github.com/aws/aws-sdk-go-v2/config":      {"internal/blob/s3blob"},
+	"github.com/aws/aws-sdk-go-v2/credentials": {"internal/blob/s3blob/s3test"},
+	"github.com/aws/aws-sdk-go-v2/service/s3":  {"internal/blob/s3blob", "internal/blob/s3blob/s3test"},
+	"github.com/aws/smithy-go":                 {"internal/blob/s3blob"},
+	"github.com/coreos/go-oidc/v3":             {"internal/oidc"},
+	"github.com/danielgtaylor/huma/v2":         {"internal/apihttp"},
+	"github.com/go-jose/go-jose/v4":            {"internal/auth", "internal/oidc"},
+	"github.com/goccy/go-yaml":                 {"internal/config"},
+	"github.com/google/uuid":                   {"internal/hosted", "internal/meta", "internal/meta/metatest"},
+	"github.com/jackc/pgx/v5":                  {"internal/meta", "internal/pgtest"},
+	"github.com/oapi-codegen/runtime":          {"internal/apiclient"},
+	"github.com/prometheus/client_golang":      {"internal/metrics"},
+	"github.com/pressly/goose/v3":              {"internal/meta"},
+	"github.com/spf13/cobra":                   {"cmd/berth"},
+	"golang.org/x/crypto":                      {"internal/auth"},
+	"golang.org/x/oauth2":                      {"internal/oidc"},
+	"modernc.org/sqlite":                       {"internal/meta"},
 }
 
 // fronts speak HTTP, as servers or as clients; everything below them does not.
 var fronts = []string{
-	"cmd/berth", "internal/apiclient", "internal/apihttp", "internal/app", "internal/auth", "internal/authhttp",
+	"cmd/berth", "internal/blob/s3blob", "internal/blob/s3blob/s3test", "internal/apiclient", "internal/apihttp", "internal/app", "internal/auth", "internal/authhttp",
 	"internal/clientaddr", "internal/metrics", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid",
 }
 

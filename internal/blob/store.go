@@ -17,6 +17,8 @@ var (
 	ErrNotFound    = errors.New("blob object not found")
 	ErrUnsupported = errors.New("not supported by this blob store")
 	ErrFull        = errors.New("blob store is full")
+	// ErrUnavailable: the same call may succeed later.
+	ErrUnavailable = errors.New("blob store cannot be reached, or is overloaded")
 )
 
 // State is the durable progress of writing one object.
@@ -51,7 +53,8 @@ type Store interface {
 	// Append writes r behind the first s.Size bytes; whatever an earlier,
 	// failed Append left behind them is overwritten. It returns the state that
 	// is durable, also with an error: if r fails, all bytes read from it so far
-	// count; if writing fails, s is returned. Errors: those of r, ErrFull.
+	// count; if writing fails, s is returned. Errors: those of r, ErrFull,
+	// ErrNotFound if what s says is stored is lost.
 	Append(ctx context.Context, key string, s State, r io.Reader) (State, error)
 
 	// Seal makes the object of s.Size bytes readable and durable. Sealing again
@@ -65,7 +68,7 @@ type Store interface {
 	Delete(ctx context.Context, keys ...string) error
 
 	// List walks objects, sealed or not, in the order of their keys, starting
-	// behind after. It is for integrity checks; no request walks a store.
+	// behind after. One that is not sealed may have nothing to list yet. It is for integrity checks; no request walks a store.
 	List(ctx context.Context, after string) iter.Seq2[Object, error]
 
 	// Check proves that the store takes writes: it writes, syncs, renames or

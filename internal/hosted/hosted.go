@@ -113,6 +113,11 @@ func coded(err error, repo string, unknown registry.Code, what any) error {
 	case errors.Is(err, blob.ErrFull), errors.Is(err, meta.ErrFull):
 		return &registry.Error{Code: registry.InsufficientStorage, Repo: repo,
 			Detail: "the registry's storage is full; try again when its operator has freed space", Err: err}
+	case errors.Is(err, blob.ErrUnavailable):
+		return &registry.Error{Code: registry.Unavailable, Repo: repo,
+			Detail: "the registry's storage cannot be reached or is overloaded; try again", Err: err}
+	case errors.Is(err, blob.ErrNotFound):
+		return &registry.Error{Code: unknown, Repo: repo, Detail: what, Err: err}
 	case errors.Is(err, meta.ErrClosed):
 		return &registry.Error{Code: registry.Unavailable, Repo: repo, Detail: "the registry is shutting down; try again", Err: err}
 	case errors.Is(err, meta.ErrUnavailable):

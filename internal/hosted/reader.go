@@ -73,7 +73,7 @@ func (b *storedBlob) Open(ctx context.Context, off, n int64) (io.ReadCloser, err
 		return nil, &registry.Error{Code: registry.BlobUnknown, Repo: b.repo,
 			Detail: map[string]string{"digest": b.digest.String()}, Err: err}
 	}
-	return rc, err
+	return rc, coded(err, b.repo, registry.BlobUnknown, nil)
 }
 
 func (b *storedBlob) URL(ctx context.Context, ttl time.Duration) (string, error) {

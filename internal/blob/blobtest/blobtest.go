@@ -24,6 +24,14 @@ type Options struct {
 	// InMemory says that the store keeps its bytes on the heap, where they
 	// cannot be told from the memory of a transfer.
 	InMemory bool
+
+	// Deferred says that a small object has nothing to list until it is sealed:
+	// its bytes are in its State.
+	Deferred bool
+
+	// Memory is what the transfer of a large object may allocate, in bytes.
+	// Default: 16 MiB.
+	Memory uint64
 }
 
 // Run tests the stores that open makes; each of them must be empty.

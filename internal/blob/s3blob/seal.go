@@ -1,0 +1,106 @@
+package s3blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/berth-registry/berth/internal/blob"
+)
+
+// Seal implements blob.Store. Errors, besides: blob.ErrNotFound if the service
+// has lost what st says, and has no object that was sealed from it.
+func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
+	if err := blob.CheckKey(key); err != nil {
+		return err
+	}
+	p, err := parse(key, st)
+	if err != nil {
+		return err
+	}
+	if err = s.seal(ctx, key, p); isGone(err) {
+		sealed, headErr := s.sealed(ctx, key, st.Size, p.Mark)
+		if headErr != nil {
+			return failure(headErr)
+		}
+		if !sealed {
+			return fmt.Errorf("%w: S3 has lost what upload %s had stored: %w", blob.ErrNotFound, key, err)
+		}
+		err = nil
+	}
+	if err != nil {
+		return failure(err)
+	}
+	// What this leaves, Abort and Sweep find.
+	s.deleteSpills(context.WithoutCancel(ctx), key, append(p.Spent, p.Spills...))
+	return nil
+}
+
+// seal turns the bytes of an upload into an object.
+func (s *Store) seal(ctx context.Context, key string, p progress) error {
+	if p.Upload == "" || p.pending() > 0 {
+		rest, err := s.gather(ctx, key, p, s.newBudget())
+		if err != nil {
+			return err
+		}
+		defer rest.release()
+		if p.Upload == "" {
+			return s.put(ctx, *s.name(key), rest, p.Mark)
+		}
+		etag, crc, err := s.uploadPart(ctx, key, p.Upload, len(p.Parts)+1, rest)
+		if err != nil {
+			return err
+		}
+		p.Parts = append(p.Parts[:len(p.Parts):len(p.Parts)], piece{rest.size, etag, crc})
+	}
+	parts := make([]types.CompletedPart, len(p.Parts))
+	for i, part := range p.Parts {
+		parts[i] = types.CompletedPart{PartNumber: new(int32(i + 1)), ETag: &part.Name, ChecksumCRC32: orNil(part.CRC32)}
+	}
+	_, err := s.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+		Bucket: &s.o.Bucket, Key: s.name(key), UploadId: &p.Upload,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
+	})
+	return err
+}
+
+// sealed reports whether an upload's object exists already: a crash may have
+// kept its caller from knowing.
+func (s *Store) sealed(ctx context.Context, key string, size int64, mark string) (bool, error) {
+	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.o.Bucket, Key: s.name(key)})
+	if isGone(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return out.ContentLength != nil && *out.ContentLength == size && mark != "" && out.Metadata[markHeader] == mark, nil
+}
+
+// Abort implements blob.Store. It frees all that the bucket has for the key,
+// also what the state does not tell of.
+func (s *Store) Abort(ctx context.Context, key string, _ blob.State) error {
+	if err := blob.CheckKey(key); err != nil {
+		return err
+	}
+	err := s.eachUpload(ctx, *s.name(key), func(u types.MultipartUpload) error {
+		if *u.Key != *s.name(key) {
+			return nil
+		}
+		return s.abortMultipart(ctx, u)
+	})
+	spills, listErr := s.listNames(ctx, s.tails(key))
+	return failure(errors.Join(err, listErr, s.deleteNames(ctx, append(spills, *s.name(key)))))
+}
+
+func (s *Store) abortMultipart(ctx context.Context, u types.MultipartUpload) error {
+	_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
+		Bucket: &s.o.Bucket, Key: u.Key, UploadId: u.UploadId})
+	if isGone(err) {
+		return nil
+	}
+	return err
+}
