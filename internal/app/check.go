@@ -21,7 +21,9 @@ var ErrFindings = errors.New("the store is not whole")
 // Check holds the store's rows against its bytes and prints what is wrong. It
 // takes no lock, so that it works beside a running server.
 func Check(ctx context.Context, c *config.Config, repair bool, s Streams) error {
-	db, err := meta.Open(ctx, meta.Options{Path: c.Metadata.SQLite.Path, Existing: true, Shared: true})
+	db, err := meta.Open(ctx, meta.Options{
+		Path: c.Metadata.SQLite.Path, Postgres: c.Metadata.Postgres.URL, Existing: true, Shared: true,
+	})
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,11 @@ func openStore(ctx context.Context, c *config.Config) (*store, error) {
 
 // foldersOf lists where c keeps things, each folder once.
 func foldersOf(c *config.Config) (dirs []string) {
-	for _, dir := range []string{c.Data, filepath.Dir(c.Metadata.SQLite.Path), c.Storage.Folder.Path} {
+	all := []string{c.Data, c.Storage.Folder.Path}
+	if file := c.Metadata.SQLite.Path; file != "" {
+		all = append(all, filepath.Dir(file))
+	}
+	for _, dir := range all {
 		if dir = filepath.Clean(dir); !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
@@ -56,7 +60,7 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if st.db, err = meta.Open(ctx, meta.Options{Path: c.Metadata.SQLite.Path}); err != nil {
+	if st.db, err = meta.Open(ctx, meta.Options{Path: c.Metadata.SQLite.Path, Postgres: c.Metadata.Postgres.URL}); err != nil {
 		return err
 	}
 	st.registry = hosted.New(st.db, blobs, hosted.Options{

@@ -20,10 +20,13 @@ type Config struct {
 	TLS               struct{ Cert, Key string }
 	InsecureAnonymous bool
 	ReadOnly          bool
-	Metadata          struct{ SQLite struct{ Path string } }
-	Storage           struct{ Folder struct{ Path string } }
-	Auth              Auth
-	Projects          struct {
+	Metadata          struct {
+		SQLite   struct{ Path string }
+		Postgres struct{ URL string } // "": SQLite
+	}
+	Storage  struct{ Folder struct{ Path string } }
+	Auth     Auth
+	Projects struct {
 		Newcomers string
 		Retention time.Duration
 	}
@@ -163,10 +166,15 @@ func (l *loader) finish() (*Config, error) {
 	if c.InsecureAnonymous && c.Auth.Mode == "required" {
 		l.problem("insecure_anonymous and auth.mode: required contradict each other: keep one")
 	}
+	if c.Metadata.Postgres.URL != "" && c.Metadata.SQLite.Path != "" {
+		l.problem("metadata.sqlite.path and metadata.postgres.url exclude each other: keep one")
+	}
 	if len(l.problems) > 0 {
 		return nil, errors.Join(l.problems...)
 	}
-	l.derive("metadata.sqlite.path", &c.Metadata.SQLite.Path, "berth.db")
+	if c.Metadata.Postgres.URL == "" {
+		l.derive("metadata.sqlite.path", &c.Metadata.SQLite.Path, "berth.db")
+	}
 	l.derive("storage.folder.path", &c.Storage.Folder.Path, "blobs")
 	return c, nil
 }

@@ -61,6 +61,8 @@ var keys = []key{
 		func(c *Config) *string { return &c.TLS.Key }, checkPath),
 	textKey("metadata.sqlite.path", "", "File of the metadata database.",
 		func(c *Config) *string { return &c.Metadata.SQLite.Path }, checkPath).derivedFrom("`data`/berth.db"),
+	textKey("metadata.postgres.url", "", "PostgreSQL database for the metadata in place of the file: postgres://user@host/database. Its collation must be C. The password can stand in it, in `PGPASSWORD` or in `~/.pgpass`.",
+		func(c *Config) *string { return &c.Metadata.Postgres.URL }, optional(checkPostgres)),
 	textKey("storage.folder.path", "", "Folder of the blobs.",
 		func(c *Config) *string { return &c.Storage.Folder.Path }, checkPath).derivedFrom("`data`/blobs"),
 	textKey("auth.mode", "auto", "Who must log in. `required`: everybody. `auto`: everybody, except on a loopback address while no user and no key exists, and neither `url` nor `http.trusted_proxies` says that others come through a proxy.",

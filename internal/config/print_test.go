@@ -22,6 +22,8 @@ tls:
 metadata:
   sqlite:
     path: "/srv/berth.db" # default
+  postgres:
+    url: "" # default
 storage:
   folder:
     path: "/srv/blobs" # default

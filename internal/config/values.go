@@ -90,6 +90,15 @@ func checkURL(value string) error {
 	return nil
 }
 
+// checkPostgres takes a URL, whose password can be hidden where it is shown.
+func checkPostgres(value string) error {
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return fmt.Errorf("must be a URL such as postgres://berth@localhost/berth, not %q", shown(value))
+	}
+	return nil
+}
+
 // parseNetwork reads a network in CIDR notation, or one address.
 func parseNetwork(value string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(value); err == nil && a.Zone() == "" {
