@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/berth-registry/berth/internal/blob/fsblob"
 	"github.com/berth-registry/berth/internal/config"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta"
@@ -28,7 +27,7 @@ func Check(ctx context.Context, c *config.Config, repair bool, s Streams) error 
 		return err
 	}
 	defer db.Close()
-	blobs, err := fsblob.New(c.Storage.Folder.Path)
+	blobs, err := openBlobs(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/berth-registry/berth/internal/blob"
 	"github.com/berth-registry/berth/internal/blob/fsblob"
+	"github.com/berth-registry/berth/internal/blob/s3blob"
 	"github.com/berth-registry/berth/internal/config"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta"
@@ -16,6 +18,7 @@ import (
 type store struct {
 	locks    locks
 	db       *meta.DB
+	blobs    blob.Store
 	registry *hosted.Registry
 	folders  []string // that are ours alone and must take writes
 }
@@ -32,9 +35,12 @@ func openStore(ctx context.Context, c *config.Config) (*store, error) {
 
 // foldersOf lists where c keeps things, each folder once.
 func foldersOf(c *config.Config) (dirs []string) {
-	all := []string{c.Data, c.Storage.Folder.Path}
+	all := []string{c.Data}
 	if file := c.Metadata.SQLite.Path; file != "" {
 		all = append(all, filepath.Dir(file))
+	}
+	if folder := c.Storage.Folder.Path; folder != "" {
+		all = append(all, folder)
 	}
 	for _, dir := range all {
 		if dir = filepath.Clean(dir); !slices.Contains(dirs, dir) {
@@ -56,18 +62,27 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 	if st.locks, err = lockFolders(st.folders...); err != nil {
 		return err
 	}
-	blobs, err := fsblob.New(c.Storage.Folder.Path)
-	if err != nil {
+	if st.blobs, err = openBlobs(ctx, c); err != nil {
 		return err
 	}
 	if st.db, err = meta.Open(ctx, meta.Options{Path: c.Metadata.SQLite.Path, Postgres: c.Metadata.Postgres.URL}); err != nil {
 		return err
 	}
-	st.registry = hosted.New(st.db, blobs, hosted.Options{
+	st.registry = hosted.New(st.db, st.blobs, hosted.Options{
 		Sparse: c.Sparse, UploadExpiry: c.Uploads.Expire, UnreferencedAge: c.GC.UnreferencedAfter,
 		ProjectRetention: c.Projects.Retention,
 	})
 	return nil
+}
+
+// openBlobs opens the folder or the bucket.
+func openBlobs(ctx context.Context, c *config.Config) (blob.Store, error) {
+	if o := c.Storage.S3; o.Bucket != "" {
+		return s3blob.New(ctx, s3blob.Options{
+			Bucket: o.Bucket, Region: o.Region, Endpoint: o.Endpoint, PathStyle: o.PathStyle, Prefix: o.Prefix, Scratch: c.Data,
+		})
+	}
+	return fsblob.New(c.Storage.Folder.Path)
 }
 
 func (st *store) close() {

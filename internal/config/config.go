@@ -24,7 +24,13 @@ type Config struct {
 		SQLite   struct{ Path string }
 		Postgres struct{ URL string } // "": SQLite
 	}
-	Storage  struct{ Folder struct{ Path string } }
+	Storage struct {
+		Folder struct{ Path string }
+		S3     struct { // no bucket: the folder
+			Bucket, Region, Endpoint, Prefix string
+			PathStyle                        bool
+		}
+	}
 	Auth     Auth
 	Projects struct {
 		Newcomers string
@@ -169,13 +175,18 @@ func (l *loader) finish() (*Config, error) {
 	if c.Metadata.Postgres.URL != "" && c.Metadata.SQLite.Path != "" {
 		l.problem("metadata.sqlite.path and metadata.postgres.url exclude each other: keep one")
 	}
+	if c.Storage.S3.Bucket != "" && c.Storage.Folder.Path != "" {
+		l.problem("storage.folder.path and storage.s3.bucket exclude each other: keep one")
+	}
 	if len(l.problems) > 0 {
 		return nil, errors.Join(l.problems...)
 	}
 	if c.Metadata.Postgres.URL == "" {
 		l.derive("metadata.sqlite.path", &c.Metadata.SQLite.Path, "berth.db")
 	}
-	l.derive("storage.folder.path", &c.Storage.Folder.Path, "blobs")
+	if c.Storage.S3.Bucket == "" {
+		l.derive("storage.folder.path", &c.Storage.Folder.Path, "blobs")
+	}
 	return c, nil
 }
 

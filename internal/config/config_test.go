@@ -75,7 +75,7 @@ func TestEveryKey(t *testing.T) {
 		"listen": "[::1]:0", "log.level": "debug", "log.format": "json",
 		"url": "https://r.test/x", "other_urls": "http://a:5000,https://b", "auth.mode": "required",
 		"auth.oidc.issuer": "https://id", "projects.newcomers": "claim", "http.trusted_proxies": "10.0.0.0/8, ::1", "admin.listen": "[::1]:9000",
-		"metadata.postgres.url": "postgres://berth@localhost/berth",
+		"metadata.postgres.url": "postgres://berth@localhost/berth", "storage.s3.endpoint": "http://localhost:9000",
 	}
 	// Keys that others have to stand beside.
 	beside := map[string][]string{
@@ -123,6 +123,7 @@ func TestFileProblems(t *testing.T) {
 		{"network", "http:\n  trusted_proxies: 10.0.0.0/8, home\n", []string{`must be an address or a network such as 10.0.0.0/8, not "home"`}},
 		{"URL", "url: registry.example.com\n", []string{`must be an address such as https://registry.example.com`}},
 		{"URL with a quote", `url: 'https://x/"'` + "\n", []string{`must be an address such as`}},
+		{"two storages", "storage:\n  folder:\n    path: x\n  s3:\n    bucket: y\n", []string{`exclude each other`}},
 		{"two databases", "metadata:\n  sqlite:\n    path: x\n  postgres:\n    url: postgres://x\n", []string{`exclude each other`}},
 		{"no database", "metadata:\n  postgres:\n    url: mysql://root:secret@x\n", []string{`must be a URL such as postgres://berth@localhost/berth, not "mysql://root:xxxxx@x"`}},
 		{"half a provider", "auth:\n  oidc:\n    issuer: https://id\n", []string{`auth.oidc.issuer and auth.oidc.client_id belong together`}},

@@ -27,6 +27,12 @@ metadata:
 storage:
   folder:
     path: "/srv/blobs" # default
+  s3:
+    bucket: "" # default
+    region: "" # default
+    endpoint: "" # default
+    path_style: false # default
+    prefix: "" # default
 auth:
   mode: "auto" # default
   token_ttl: 5m # default
