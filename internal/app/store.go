@@ -19,6 +19,7 @@ type store struct {
 	locks    locks
 	db       *meta.DB
 	blobs    blob.Store
+	inFolder bool // blobs are in one of the folders
 	registry *hosted.Registry
 	folders  []string // that are ours alone and must take writes
 }
@@ -62,6 +63,7 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 	if st.locks, err = lockFolders(st.folders...); err != nil {
 		return err
 	}
+	st.inFolder = c.Storage.S3.Bucket == ""
 	if st.blobs, err = openBlobs(ctx, c); err != nil {
 		return err
 	}
@@ -92,11 +94,15 @@ func (st *store) close() {
 	st.locks.release()
 }
 
-// check proves that the database answers and that every folder takes writes.
+// check proves that the database answers and that every folder, and the bucket,
+// take writes.
 func (st *store) check(ctx context.Context) error {
 	errs := []error{st.db.Ping(ctx)}
 	for _, dir := range st.folders {
 		errs = append(errs, fsblob.CheckFolder(dir))
+	}
+	if !st.inFolder {
+		errs = append(errs, st.blobs.Check(ctx))
 	}
 	return errors.Join(errs...)
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -192,6 +194,9 @@ func (m *Manifest) fillIndex(doc *document) error {
 func (m *Manifest) check() error {
 	if n := len(m.Blobs) + len(m.Foreign) + len(m.Manifests); n > MaxReferences {
 		return fmt.Errorf("%w: %d references; at most %d are allowed", ErrManifest, n, MaxReferences)
+	}
+	if strings.ContainsFunc(m.ArtifactType, unicode.IsControl) {
+		return fmt.Errorf("%w: artifactType %q has control characters", ErrManifest, m.ArtifactType)
 	}
 	if len(m.Annotations) > maxAnnotations || len(m.ArtifactType) > MaxMediaType {
 		return fmt.Errorf("%w: too many annotations or an artifactType over %d bytes", ErrManifest, MaxMediaType)

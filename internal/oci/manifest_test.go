@@ -196,6 +196,7 @@ func TestManifestRefused(t *testing.T) {
 		"fractional size":                  image(layers(strings.Replace(layer, `"size":7`, `"size":1.5`, 1))),
 		"a bad descriptor behind a repeat": image(layers(layer, strings.Replace(layer, `"size":7`, `"size":-1`, 1))),
 		"long media type of a layer":       image(layers(descriptor(strings.Repeat("x", 256), layerDigest))),
+		"NUL in artifactType":              image(`"artifactType":"a\u0000b"`),
 		"long artifactType":                image(`"artifactType":"` + strings.Repeat("x", 256) + `"`),
 		"a bad subject":                    image(`"subject":{"digest":"x"}`),
 		"annotations not text":             image(`"annotations":{"a":1}`),

@@ -49,6 +49,7 @@ func killAt(t *testing.T, server *s3test.Server, data []byte, cuts []int, n int,
 	o := options(t, server)
 	o.Attempts = 1
 	mortal, rec := recorded(t, o)
+	o.Attempts = 0 // of those that live: the default
 	var dead atomic.Bool
 	rec.Fault = func(i int, _ string, _ *http.Request) (*http.Response, error) {
 		if i > n || i == n && !done {
