@@ -1,0 +1,42 @@
+-- What several processes on one database need, and collection of manifests.
+
+-- +goose Up
+-- Work that is done again and again, by one process at a time. Each lease raises
+-- version, which fences the one before.
+CREATE TABLE jobs (
+    name        TEXT   NOT NULL PRIMARY KEY,
+    version     BIGINT NOT NULL,
+    lease_owner TEXT   NOT NULL,
+    lease_until BIGINT NOT NULL,
+    due_at      BIGINT NOT NULL,
+    started_at  BIGINT NOT NULL,
+    finished_at BIGINT NOT NULL,
+    result      TEXT   NOT NULL,
+    failure     TEXT   NOT NULL,
+    state       TEXT   NOT NULL
+);
+
+-- Manifests that nothing may hold any more: no tag, no index, no subject. since
+-- is when that began, or a client last asked for one by its digest; 0 is not
+-- known. Without a review_at it is kept for as long as its repository's policy
+-- stays as it is. A row may outlive its manifest: there is no foreign key, so
+-- that the release before can delete manifests.
+CREATE TABLE manifest_reviews (
+    repository_id TEXT   NOT NULL,
+    digest        TEXT   NOT NULL,
+    since         BIGINT NOT NULL,
+    review_at     BIGINT,
+    PRIMARY KEY (repository_id, digest)
+);
+CREATE INDEX manifest_reviews_at ON manifest_reviews (review_at) WHERE review_at IS NOT NULL;
+INSERT INTO manifest_reviews (repository_id, digest, since, review_at)
+    SELECT m.repository_id, m.digest, 0, 0 FROM manifests m WHERE NOT EXISTS
+        (SELECT 1 FROM tags t WHERE t.repository_id = m.repository_id AND t.digest = m.digest);
+
+-- What is won by deleting the object.
+ALTER TABLE dead_objects ADD COLUMN bytes BIGINT NOT NULL DEFAULT 0;
+
+-- +goose Down
+ALTER TABLE dead_objects DROP COLUMN bytes;
+DROP TABLE manifest_reviews;
+DROP TABLE jobs;
