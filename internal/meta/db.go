@@ -26,6 +26,7 @@ var (
 	ErrLastAdmin    = access.ErrLastAdmin
 	ErrNoRepository = errors.New("repository not found")
 	ErrLeased       = errors.New("upload session is in use by another writer")
+	ErrJobLeased    = errors.New("the job is not due, or is done by another process")
 	ErrFull         = errors.New("no space left for metadata")
 	ErrClosed       = errors.New("database is closed")
 	// ErrUnavailable: the server cannot be reached, is shutting down, is read-only,
