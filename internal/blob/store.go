@@ -76,6 +76,13 @@ type Store interface {
 	Check(ctx context.Context) error
 }
 
+// Prober is a Store that cannot Open what is not sealed, but tell whether the
+// bytes that a State says are stored are still there. Errors: ErrNotFound, where
+// some are lost.
+type Prober interface {
+	Probe(ctx context.Context, key string, s State) error
+}
+
 // MaxKey is the length limit of a key in bytes.
 const MaxKey = 128
 
