@@ -40,7 +40,7 @@ type Config struct {
 	Admin    struct{ Listen string } // "": no such listener
 	Log      struct{ Level, Format string }
 	Uploads  struct{ Expire time.Duration }
-	GC       struct{ Interval, UnreferencedAfter time.Duration }
+	GC       GC
 	Shutdown struct{ Grace time.Duration }
 	HTTP     struct {
 		BodyIdle       time.Duration
@@ -49,6 +49,13 @@ type Config struct {
 	Repositories []Repository
 
 	origins map[string]string // key path → where its value came from; absent: the default
+}
+
+// GC is what is collected, and when.
+type GC struct {
+	Interval, UnreferencedAfter time.Duration
+	Untagged, OrphansAfter      string // see Config.Retention
+	Rate                        string // see Config.CollectRate
 }
 
 // Auth is how callers prove who they are.
@@ -82,6 +89,7 @@ func (c *Config) TrustedProxies() (networks []netip.Prefix) {
 type Repository struct {
 	Match           string // see Config.Sparse
 	SparseManifests bool   // a manifest may name content that is not here
+	Untagged        string // see Config.Retention; "": what other rules say
 }
 
 // Sparse reports whether repo may hold manifests whose content is absent. The

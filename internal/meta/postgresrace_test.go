@@ -195,7 +195,7 @@ func TestRaceCollectAndLetGo(t *testing.T) {
 			Scan(&l.id, &l.project, &l.digest, &l.seenAt); err != nil {
 			return err
 		}
-		_, err := all[0].reviewLink(t, l, soon)
+		_, err := all[0].reviewLink(t, l, soon, true)
 		return err
 	}, func() error { return all[1].DeleteManifest(t.Context(), "team/app", m.Digest) })
 	if err != nil || other != nil {
