@@ -124,6 +124,11 @@ type CheckedKey struct {
 	Damaged bool
 }
 
+// Blob is the row of a blob's object.
+func (k CheckedKey) Blob() CheckedBlob {
+	return CheckedBlob{Digest: k.Digest, Size: k.Size, Key: k.Key, Damaged: k.Damaged}
+}
+
 // CheckKeys lists up to n objects that rows name, in the order of their keys,
 // behind after.
 func (db *DB) CheckKeys(ctx context.Context, after string, n int) ([]CheckedKey, error) {
