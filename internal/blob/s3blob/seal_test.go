@@ -77,24 +77,25 @@ func insist(fn func() (blob.State, error)) (st blob.State, err error) {
 // object of the one that took over, which is told that it is lost.
 func TestLostPart(t *testing.T) {
 	for service, server := range s3test.StartAll(t) {
-		t.Run(service, func(t *testing.T) {
-			o := options(t, server)
-			s, frozen := open(t, o), open(t, o)
-			start := appendTo(t, s, "some-key", blob.State{}, content(1, 9*mib))
-			st := appendTo(t, s, "some-key", start, content(2, 6*mib))
-			appendTo(t, frozen, "some-key", start, content(3, 6*mib))
-			if err := s.Seal(t.Context(), "some-key", st); !errors.Is(err, blob.ErrNotFound) {
-				t.Errorf("Seal with a part that was written over: %v", err)
-			}
-			if _, err := s.Open(t.Context(), "some-key", 0, 1); !errors.Is(err, blob.ErrNotFound) {
-				t.Errorf("there is an object: %v", err)
-			}
-			// The client sends the same again: the same part is none that was lost.
-			st = appendTo(t, s, "some-key", start, content(2, 6*mib))
-			appendTo(t, frozen, "some-key", start, content(2, 6*mib))
-			seal(t, s, "some-key", st)
-		})
+		t.Run(service, func(t *testing.T) { lostPart(t, options(t, server)) })
 	}
+}
+
+func lostPart(t *testing.T, o Options) {
+	s, frozen := open(t, o), open(t, o)
+	start := appendTo(t, s, "some-key", blob.State{}, content(1, 9*mib))
+	st := appendTo(t, s, "some-key", start, content(2, 6*mib))
+	appendTo(t, frozen, "some-key", start, content(3, 6*mib))
+	if err := s.Seal(t.Context(), "some-key", st); !errors.Is(err, blob.ErrNotFound) {
+		t.Errorf("Seal with a part that was written over: %v", err)
+	}
+	if _, err := s.Open(t.Context(), "some-key", 0, 1); !errors.Is(err, blob.ErrNotFound) {
+		t.Errorf("there is an object: %v", err)
+	}
+	// The client sends the same again: the same part is none that was lost.
+	st = appendTo(t, s, "some-key", start, content(2, 6*mib))
+	appendTo(t, frozen, "some-key", start, content(2, 6*mib))
+	seal(t, s, "some-key", st)
 }
 
 // TestUnconditionalService lacks conditional writes, in one of the ways known.
