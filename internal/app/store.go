@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/blob"
@@ -75,9 +76,27 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 	}
 	st.registry = hosted.New(st.db, st.blobs, hosted.Options{
 		Sparse: c.Sparse, UploadExpiry: c.Uploads.Expire, UnreferencedAge: c.GC.UnreferencedAfter,
-		ProjectRetention: c.Projects.Retention,
+		ProjectRetention: c.Projects.Retention, Rate: c.CollectRate(),
+		Retention: func(repo string) (keep hosted.Retention) {
+			keep.Untagged, keep.Orphans = c.Retention(repo)
+			return keep
+		},
+		Policy: c.RetentionName(), DeadAfter: deadAfter(c),
 	})
 	return nil
+}
+
+// lateStart is how long after a URL's end a transfer may still begin: clocks
+// differ.
+const lateStart = 5 * time.Minute
+
+// deadAfter is how long bytes outlive what they were: some client may have been
+// sent to the bucket for them.
+func deadAfter(c *config.Config) time.Duration {
+	if c.Storage.S3.Bucket == "" || c.Storage.S3.Redirect == "never" {
+		return 0
+	}
+	return c.Storage.S3.RedirectTTL + lateStart
 }
 
 // openBlobs opens the folder or the bucket.
