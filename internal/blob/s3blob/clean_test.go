@@ -4,7 +4,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -130,42 +129,6 @@ func TestDeleteMany(t *testing.T) {
 	}
 }
 
-// TestURL follows an address as a client does that has no credentials.
-func TestURL(t *testing.T) {
-	server := s3test.Start(t)
-	o := options(t, server)
-	proxy := s3test.NewProxy(t, server.Address)
-	o.PublicEndpoint = "http://" + proxy.Address
-	s := open(t, o)
-	seal(t, s, "some-key", appendTo(t, s, "some-key", blob.State{}, []byte("0123456789")))
-	url, err := s.URL(t.Context(), "some-key", time.Minute)
-	if err != nil || !strings.HasPrefix(url, o.PublicEndpoint+"/") {
-		t.Fatalf("%q, %v", url, err)
-	}
-	if strings.Contains(url, s3test.SecretKey) {
-		t.Errorf("the secret key is in %s", url)
-	}
-	req, err := http.NewRequest(http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Range", "bytes=3-5")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil || string(body) != "345" || resp.StatusCode != http.StatusPartialContent {
-		t.Errorf("%s, %q, %v", resp.Status, body, err)
-	}
-	for header, want := range map[string]string{"Content-Type": "application/octet-stream", "Content-Disposition": "attachment"} {
-		if got := resp.Header.Get(header); got != want {
-			t.Errorf("%s: %q, want %q", header, got, want)
-		}
-	}
-}
-
 func TestOptions(t *testing.T) {
 	good := Options{Bucket: "b", Region: "r"}
 	for endpoint, equal := range map[string]bool{"": false, "https://s3.example.com": false, "https://0123.r2.cloudflarestorage.com": true, "https://0123.eu.r2.cloudflarestorage.com": true} {
@@ -236,6 +199,18 @@ func TestEncryption(t *testing.T) {
 	s.Seal(t.Context(), "other-key", blob.State{})
 	if asked["CreateMultipartUpload"] == 0 || asked["PutObject"] == 0 {
 		t.Errorf("asked for encryption and class: %v", asked)
+	}
+	o.Encryption, o.KMSKey, o.StorageClass = "AES256", "", ""
+	s, rec = recorded(t, o)
+	rec.Fault = func(_ int, op string, r *http.Request) (*http.Response, error) {
+		if r.Header.Get("x-amz-server-side-encryption") != "AES256" || r.Header.Get("x-amz-server-side-encryption-aws-kms-key-id") != "" {
+			t.Errorf("%s asks for %q with key %q", op, r.Header.Get("x-amz-server-side-encryption"), r.Header.Get("x-amz-server-side-encryption-aws-kms-key-id"))
+		}
+		return nil, nil
+	}
+	s.Seal(t.Context(), "another-key", blob.State{})
+	if rec.Requests("PutObject") == 0 {
+		t.Error("nothing was written")
 	}
 }
 

@@ -3,10 +3,13 @@ package s3blob
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -52,23 +55,79 @@ func recorded(t testing.TB, o Options) (*Store, *s3test.Recorder) {
 
 func TestStore(t *testing.T) {
 	for service, server := range s3test.StartAll(t) {
-		for name, set := range map[string]func(*Options){
-			"default": func(*Options) {},
-			"equal":   func(o *Options) { o.EqualParts, o.Checksum = true, MD5 },
-			"spooled": func(o *Options) { o.Memory, o.Checksum = minMemory, None },
-		} {
-			t.Run(service+" "+name, func(t *testing.T) {
-				suite := blobtest.Options{
-					Deferred: true, Memory: DefaultMemory + 16<<20,
-					Reopen: func(t *testing.T, s blob.Store) blob.Store { return open(t, s.(*Store).o) },
-				}
-				suite.Run(t, func(t *testing.T) blob.Store {
-					o := options(t, server)
-					set(&o)
-					return open(t, o)
-				})
-			})
+		runSuite(t, service, func(t *testing.T) Options { return options(t, server) })
+	}
+}
+
+// TestExternalService holds the service that the environment names to what
+// Berth needs of one, and tells what it lacks.
+func TestExternalService(t *testing.T) {
+	service := s3test.External(t)
+	if service == nil {
+		t.Skip("no service to try: BERTH_TEST_S3_ENDPOINT is not set")
+	}
+	run, n := strings.ToLower(rand.Text()), 0
+	own := func(t *testing.T) Options {
+		n++
+		o := Options{
+			Bucket: service.Bucket, Endpoint: service.Endpoint, PathStyle: !service.HostStyle, Prefix: fmt.Sprintf("berth-test-%s/%d", run, n),
+			Config: &service.Config, Checksum: Checksum(service.Checksum), Scratch: t.TempDir(), Attempts: 4,
 		}
+		t.Cleanup(func() { empty(t, o) })
+		return o
+	}
+	runSuite(t, "external", own)
+	t.Run("conditional writes", func(t *testing.T) {
+		s, data := open(t, own(t)), content(1, 6*mib)
+		for key, n := range map[string]int{"small-key": 100, "large-key": len(data)} {
+			st := appendTo(t, s, key, blob.State{}, data[:n])
+			seal(t, s, key, st)
+			other := appendTo(t, s, key, blob.State{}, data[1:n])
+			if err := s.Seal(t.Context(), key, other); err == nil {
+				t.Logf("%s: the service replaces an object, against If-None-Match", key)
+			}
+		}
+		t.Logf("conditional writes are refused: %t", s.rash.Load())
+	})
+	t.Run("URL", func(t *testing.T) { wantURL(t, open(t, own(t)), http.StatusForbidden) })
+	t.Run("another part", func(t *testing.T) { lostPart(t, own(t)) })
+}
+
+// empty deletes what a test has left in a bucket that stays.
+func empty(t *testing.T, o Options) {
+	s, err := New(context.Background(), o)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for object, err := range s.List(context.Background(), "") {
+		if err == nil {
+			err = s.Abort(context.Background(), object.Key, blob.State{})
+		}
+		if err != nil {
+			t.Errorf("clean up: %v", err)
+			return
+		}
+	}
+}
+
+func runSuite(t *testing.T, service string, own func(*testing.T) Options) {
+	for name, set := range map[string]func(*Options){
+		"default": func(*Options) {},
+		"equal":   func(o *Options) { o.EqualParts, o.Checksum = true, MD5 },
+		"spooled": func(o *Options) { o.Memory, o.Checksum = minMemory, None },
+	} {
+		t.Run(service+" "+name, func(t *testing.T) {
+			suite := blobtest.Options{
+				Deferred: true, Memory: DefaultMemory + 16<<20,
+				Reopen: func(t *testing.T, s blob.Store) blob.Store { return open(t, s.(*Store).o) },
+			}
+			suite.Run(t, func(t *testing.T) blob.Store {
+				o := own(t)
+				set(&o)
+				return open(t, o)
+			})
+		})
 	}
 }
 
@@ -77,7 +136,7 @@ func content(seed uint64, n int64) []byte {
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
 	data := make([]byte, n)
-	rand.NewChaCha8(key).Read(data)
+	mathrand.NewChaCha8(key).Read(data)
 	return data
 }
 

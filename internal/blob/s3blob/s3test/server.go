@@ -3,6 +3,7 @@
 package s3test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
@@ -75,6 +77,33 @@ func Start(t testing.TB) *Server {
 		t.Skipf("no S3 service to test against: %v; install it with: GOBIN=$PWD/.tools/bin go install github.com/versity/versitygw/cmd/versitygw@v1.8.0", err)
 	}
 	return start(t, versitygw)
+}
+
+// External is a service that runs elsewhere, as the environment describes it;
+// nil: it describes none. docs/s3-providers.md tells how.
+func External(t testing.TB) *Service {
+	t.Helper()
+	endpoint := os.Getenv("BERTH_TEST_S3_ENDPOINT")
+	if endpoint == "" {
+		return nil
+	}
+	cfg, err := config.LoadDefaultConfig(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Region = cmp.Or(os.Getenv("BERTH_TEST_S3_REGION"), cfg.Region, "us-east-1")
+	return &Service{
+		Endpoint: endpoint, Bucket: cmp.Or(os.Getenv("BERTH_TEST_S3_BUCKET"), Bucket), Config: cfg,
+		HostStyle: os.Getenv("BERTH_TEST_S3_PATH_STYLE") == "false", Checksum: os.Getenv("BERTH_TEST_S3_CHECKSUM"),
+	}
+}
+
+// Service is what a store needs to know of a service.
+type Service struct {
+	Endpoint, Bucket string
+	Config           aws.Config
+	HostStyle        bool   // the bucket's name is part of the host's
+	Checksum         string // "": the default
 }
 
 // StartAll runs a versitygw and, where it is installed, a MinIO.
