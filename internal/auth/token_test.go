@@ -2,7 +2,6 @@ package auth_test
 
 import (
 	"context"
-	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
