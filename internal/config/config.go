@@ -39,7 +39,7 @@ type Config struct {
 	Log      struct{ Level, Format string }
 	Uploads  struct{ Expire time.Duration }
 	GC       GC
-	Shutdown struct{ Grace time.Duration }
+	Shutdown struct{ Delay, Grace time.Duration }
 	HTTP     struct {
 		BodyIdle       time.Duration
 		TrustedProxies string // see Config.TrustedProxies

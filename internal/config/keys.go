@@ -155,6 +155,8 @@ var keys = []key{
 		func(c *Config) *string { return &c.GC.OrphansAfter }, checkKeep),
 	textKey("gc.rate", "1000/s", "How many rows and objects a second collection looks at, at most, such as `1000/s`; `0` for no bound.",
 		func(c *Config) *string { return &c.GC.Rate }, checkRate),
+	durationKey("shutdown.delay", "0s", "How long requests are still served after SIGTERM while `/readyz` answers 503, so that a load balancer stops sending them here: longer than it takes to notice.",
+		func(c *Config) *time.Duration { return &c.Shutdown.Delay }, 0),
 	durationKey("shutdown.grace", "30s", "How long running requests may take to finish after SIGTERM.",
 		func(c *Config) *time.Duration { return &c.Shutdown.Grace }, 0),
 	textKey("http.trusted_proxies", "", "Addresses and networks of the proxies in front, separated by commas. Only what they say of a client's address (`Forwarded`, `X-Forwarded-For`) is believed.",

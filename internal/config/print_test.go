@@ -79,6 +79,7 @@ gc:
   orphans_after: "7d" # default
   rate: "1000/s" # default
 shutdown:
+  delay: 0s # default
   grace: 30s # default
 http:
   trusted_proxies: "" # default
