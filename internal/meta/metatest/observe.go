@@ -75,7 +75,7 @@ var observeCases = []testCase{
 	}},
 	{"observe/hint is not made durable", func(e *env) {
 		e.wantHeard(0, func(ctx context.Context) {
-			e.ok(e.db.CreateUpload(ctx, meta.Upload{ID: uuid.NewString(), Repository: repo, Algorithm: oci.SHA256}))
+			e.ok(e.db.CreateUpload(ctx, meta.Upload{ID: uuid.NewString(), Repository: repo, Algorithm: oci.SHA256, Hash: []byte{}, State: []byte{}}))
 		}, "hint done")
 	}},
 	{"observe/refused", func(e *env) {
@@ -84,7 +84,7 @@ var observeCases = []testCase{
 			if err := e.db.PutManifest(ctx, image(repo, "m", digest("a"))); !errors.As(err, &missing) {
 				e.Errorf("a manifest without its blob: %v", err)
 			}
-		}, "write refused")
+		}, "write refused", "read done") // which looks whether it raised the generation
 	}},
 	{"observe/canceled", func(e *env) {
 		e.wantHeard(0, func(ctx context.Context) {
