@@ -24,10 +24,10 @@ var kinds = []string{"projects", "uploads", "manifests", "referrers", "links", "
 
 func (m *Metrics) countJobs() {
 	j := &m.jobs
-	j.runs = m.counters("berth_job_runs_total", "Runs of background jobs by this process, by what came of them.", "job", "outcome")
-	j.duration = m.histograms("berth_job_duration_seconds", "Time of a run of a background job.", []float64{.01, .1, 1, 10, 60, 300, 1800, 7200, 36000}, "job")
-	j.ended = m.gauges("berth_job_last_run_timestamp_seconds", "When this process last ended a run of a background job.", "job")
-	j.success = m.gauges("berth_job_last_success_timestamp_seconds", "When this process last ended a run of a background job without an error.", "job")
+	j.runs = m.counters("berth_job_runs_total", "Runs of background jobs by this process, by what came of them.", "name", "outcome")
+	j.duration = m.histograms("berth_job_duration_seconds", "Time of a run of a background job.", []float64{.01, .1, 1, 10, 60, 300, 1800, 7200, 36000}, "name")
+	j.ended = m.gauges("berth_job_last_run_timestamp_seconds", "When this process last ended a run of a background job.", "name")
+	j.success = m.gauges("berth_job_last_success_timestamp_seconds", "When this process last ended a run of a background job without an error.", "name")
 	j.removed = map[string]prometheus.Counter{}
 	removed := m.counters("berth_gc_removed_total", "What garbage collection removed, by kind.", "kind")
 	for _, kind := range kinds {
