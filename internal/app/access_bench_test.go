@@ -23,12 +23,16 @@ import (
 func BenchmarkManifestGet(b *testing.B) {
 	open := benchSite(b, nil)
 	guarded := benchSite(b, map[string]string{"auth.mode": "required"})
+	watched := benchSite(b, map[string]string{"admin.listen": "127.0.0.1:0"}) // keeps the last traces
+	traced := benchSite(b, map[string]string{"tracing.endpoint": discarding(b), "tracing.sample": "0.01"})
 	key := guarded.projectKey(b, "bench")
 	token := guarded.token(b, key, "repository:bench/app:pull")
 	for name, get := range map[string]func(*http.Client) int{
-		"open":  open.getter(""),
-		"token": guarded.getter("Bearer " + token),
-		"key":   guarded.getter(basic("ci", key)),
+		"open":   open.getter(""),
+		"token":  guarded.getter("Bearer " + token),
+		"key":    guarded.getter(basic("ci", key)),
+		"recent": watched.getter(""),
+		"traced": traced.getter(""),
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -42,6 +46,31 @@ func BenchmarkManifestGet(b *testing.B) {
 					}
 				}
 			})
+		})
+	}
+}
+
+// discarding is a collector of traces.
+func discarding(b *testing.B) (url string) {
+	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	b.Cleanup(srv.Close)
+	return srv.URL
+}
+
+// BenchmarkHandler is the pull without a network: what the server itself
+// allocates.
+func BenchmarkHandler(b *testing.B) {
+	for name, keys := range map[string]map[string]string{
+		"off": nil, "recent": {"admin.listen": "127.0.0.1:0"}, "traced": {"tracing.endpoint": discarding(b), "tracing.sample": "0.01"},
+	} {
+		s := benchSite(b, keys)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r := httptest.NewRequest(http.MethodGet, "/v2/bench/app/manifests/v1", nil)
+				r.Host, r.RemoteAddr = "localhost", "127.0.0.1:1"
+				s.site.handler.ServeHTTP(httptest.NewRecorder(), r)
+			}
 		})
 	}
 }

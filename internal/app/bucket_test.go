@@ -2,6 +2,7 @@ package app
 
 import (
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -70,7 +71,7 @@ func TestBucketOf(t *testing.T) {
 		Memory: 40 << 20, TotalMemory: 100 << 20, Scratch: "/scratch", Checksum: s3blob.MD5, Encryption: "aws:kms", KMSKey: "k", StorageClass: "c",
 		Attempts: 3, Timeout: 5 * time.Second,
 	}
-	if got := bucketOf(settings(t, base)); got != want {
+	if got := bucketOf(settings(t, base)); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	for _, keys := range []map[string]string{

@@ -12,6 +12,7 @@ import (
 	"github.com/berth-registry/berth/internal/config"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/metrics"
 )
 
 // ErrFindings says that an integrity check was finished and found something.
@@ -27,7 +28,7 @@ func Check(ctx context.Context, c *config.Config, repair bool, s Streams) error 
 		return err
 	}
 	defer db.Close()
-	blobs, err := openBlobs(ctx, c)
+	blobs, err := openBlobs(ctx, c, metrics.New())
 	if err != nil {
 		return err
 	}

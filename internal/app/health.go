@@ -28,6 +28,7 @@ type readiness struct {
 	mu      sync.Mutex
 	checked time.Time
 	err     error
+	good    atomic.Bool // that it was ready when it was last asked
 }
 
 var errStopping = errors.New("the server is shutting down")
@@ -43,6 +44,7 @@ func (r *readiness) check() error {
 		defer cancel()
 		r.err = r.store.check(ctx)
 		r.checked = time.Now()
+		r.good.Store(r.err == nil)
 	}
 	return r.err
 }

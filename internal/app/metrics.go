@@ -23,6 +23,7 @@ func serveAdmin(ctx context.Context, c *config.Config, s *site, log *slog.Logger
 	mux.Handle("GET /metrics", s.metrics.Handler())
 	mux.HandleFunc("GET /healthz", healthy)
 	mux.Handle("GET /readyz", s.ready)
+	mux.Handle("GET /traces", s.tracer)
 	srv := &http.Server{
 		Handler: mux, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),

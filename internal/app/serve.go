@@ -63,6 +63,7 @@ func Serve(ctx context.Context, c *config.Config, version string, s Streams) err
 	if srv.TLSConfig, err = tlsConfig(c, log); err != nil {
 		return err
 	}
+	site.showCertificate(srv.TLSConfig)
 	ln, err := listen(ctx, c.Listen)
 	if err != nil {
 		return err
@@ -76,7 +77,7 @@ func Serve(ctx context.Context, c *config.Config, version string, s Streams) err
 	var background sync.WaitGroup
 	defer background.Wait() // before the store is closed
 	defer stop()
-	background.Go(func() { collectForever(ctx, st.registry, c.GC.Interval, log) })
+	background.Go(func() { collectForever(ctx, st, c.GC.Interval, log) })
 	announce(s.Out, ln, srv.TLSConfig != nil)
 	warn(c, log)
 	return run(ctx, srv, ln, site.ready, requests, c.Shutdown.Delay, c.Shutdown.Grace, log)
@@ -136,7 +137,7 @@ func run(ctx context.Context, srv *http.Server, ln net.Listener, ready *readines
 }
 
 // collectForever frees what is due, again and again.
-func collectForever(ctx context.Context, r *hosted.Registry, every time.Duration, log *slog.Logger) {
+func collectForever(ctx context.Context, st *store, every time.Duration, log *slog.Logger) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -145,7 +146,10 @@ func collectForever(ctx context.Context, r *hosted.Registry, every time.Duration
 			return
 		case <-tick.C:
 		}
-		c, err := r.Collect(ctx)
+		start := time.Now()
+		c, err := st.registry.Collect(ctx)
+		st.metrics.Job("gc", time.Since(start), err)
+		st.collected(c)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			log.Error("collection failed and will be tried again", "error", err)

@@ -30,6 +30,7 @@ import (
 	"github.com/berth-registry/berth/internal/policy"
 	"github.com/berth-registry/berth/internal/registry"
 	"github.com/berth-registry/berth/internal/requestid"
+	"github.com/berth-registry/berth/internal/tracing"
 )
 
 // issuer names this registry in the tokens that it makes for itself.
@@ -50,7 +51,8 @@ type site struct {
 	limits    *limit.Limiter
 	trail     *recorder.Recorder
 	metrics   *metrics.Metrics
-	observe   registry.Observer // of metrics
+	tracer    *tracing.Tracer // nil: requests are not traced
+	observers []registry.Observer
 	ready     *readiness
 	handler   http.Handler
 
@@ -61,7 +63,11 @@ type site struct {
 // newSite builds a site over an opened store and starts what it does beside
 // requests. The caller closes it after the last request, before the store.
 func newSite(ctx context.Context, c *config.Config, st *store, version string, log *slog.Logger) (*site, error) {
-	s := &site{config: c, store: st, server: version, log: log, directory: directory.New(st.db), ready: &readiness{store: st}}
+	s := &site{config: c, store: st, server: version, log: log, directory: directory.New(st.db), ready: &readiness{store: st}, metrics: st.metrics}
+	if err := s.trace(ctx); err != nil {
+		return nil, err
+	}
+	s.directory.OnLook(s.metrics.Cache("directory"))
 	if err := s.knowCallers(ctx); err != nil {
 		return nil, err
 	}
@@ -70,18 +76,18 @@ func newSite(ctx context.Context, c *config.Config, st *store, version string, l
 	})
 	s.limits = limit.New(s.directory, st.db, limit.Options{Log: log})
 	s.trail = recorder.New(st.db, recorder.Options{Log: log, Status: ocihttp.Status})
-	s.metrics = metrics.New(version)
-	s.observe = s.metrics.Observer()
-	s.metrics.Counter("berth_audit_dropped_total", "Events that are missing in the audit trail, which could not keep up.",
-		func() float64 { return float64(s.trail.Dropped()) })
+	s.showState()
 	root, err := s.routes()
 	if err != nil {
 		return nil, errors.Join(err, s.trail.Close(ctx))
 	}
-	s.handler = clientaddr.New(c.TrustedProxies()).Handler(root)
+	s.handler = s.traced(s.metrics.Running(clientaddr.New(c.TrustedProxies()).Handler(root)))
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.background.Go(func() { s.limits.Run(ctx) })
 	s.background.Go(func() { s.upkeep(ctx) })
+	if c.Admin.Listen != "" {
+		s.background.Go(func() { s.sample(ctx) })
+	}
 	return s, nil
 }
 
@@ -96,6 +102,7 @@ func (s *site) closeWithin(limit time.Duration) {
 	if err := s.trail.Close(ctx); err != nil {
 		s.log.Error("the audit trail is not complete", "error", err)
 	}
+	s.endTraces(ctx)
 }
 
 // knowCallers makes what tells callers apart.
@@ -160,17 +167,15 @@ func (s *site) routes() (http.Handler, error) {
 			Open: s.registryFor, Identify: s.identify, MayPush: s.mayPush, Challenge: challenges.Value,
 			Log: s.log, BodyIdle: s.config.HTTP.BodyIdle,
 			Redirect: redirects(s.config), RedirectTTL: s.config.Storage.S3.RedirectTTL,
-			Answered: func(route, method string, status int, took time.Duration) {
-				s.metrics.Request("oci", route, method, status, took)
-			},
+			Answered: s.answered,
 		}),
 		api: s.metrics.Counted("api", apihttp.New(apihttp.Options{
 			Manage: s.manager(), Identify: s.identify, Log: s.log, Version: s.server,
-		})),
+		}), answeredElsewhere),
 		tokens: s.metrics.Counted("token", authhttp.New(authhttp.Options{
 			Authenticator: s.callers, Tokens: s.tokens, Refresh: s.refresh(),
 			Allow: s.policy.Allow, Record: s.trail.Record, Log: s.log,
-		})),
+		}), answeredElsewhere),
 		people: people,
 		ready:  s.ready,
 	}, nil
@@ -248,7 +253,7 @@ func (s *site) validateRule(r access.TrustRule) error {
 func (s *site) registryFor(id auth.Identity) registry.Registry {
 	before, after, bytes := s.limits.For(id)
 	guarded := registry.Guard(s.store.registry, decided(before), decided(s.policy.For(id)), decided(after))
-	return registry.Observe(guarded, s.observe, s.trail.Observer(), bytes)
+	return registry.Observe(guarded, append(s.observers, s.trail.Observer(), bytes)...)
 }
 
 // mayPush reports whether the policy lets a caller push to a repository.

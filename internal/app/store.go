@@ -16,6 +16,7 @@ import (
 	"github.com/berth-registry/berth/internal/config"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/metrics"
 )
 
 // store is an opened hosted registry with what it stands on.
@@ -25,12 +26,13 @@ type store struct {
 	blobs    blob.Store
 	inFolder bool // blobs are in one of the folders
 	registry *hosted.Registry
+	metrics  *metrics.Metrics
 	folders  []string // that are ours alone and must take writes
 }
 
 // openStore opens the folders as their one owner and creates what is missing.
 func openStore(ctx context.Context, c *config.Config) (*store, error) {
-	st := &store{folders: foldersOf(c)}
+	st := &store{folders: foldersOf(c), metrics: metrics.New()}
 	if err := st.open(ctx, c); err != nil {
 		st.close()
 		return nil, err
@@ -68,12 +70,15 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	st.inFolder = c.Storage.S3.Bucket == ""
-	if st.blobs, err = openBlobs(ctx, c); err != nil {
+	if st.blobs, err = openBlobs(ctx, c, st.metrics); err != nil {
 		return err
 	}
-	if st.db, err = meta.Open(ctx, meta.Options{Path: c.Metadata.SQLite.Path, Postgres: c.Metadata.Postgres.URL}); err != nil {
+	if st.db, err = meta.Open(ctx, meta.Options{
+		Path: c.Metadata.SQLite.Path, Postgres: c.Metadata.Postgres.URL, Observe: databaseHooks(st.metrics),
+	}); err != nil {
 		return err
 	}
+	st.showPools()
 	st.registry = hosted.New(st.db, st.blobs, hosted.Options{
 		Sparse: c.Sparse, UploadExpiry: c.Uploads.Expire, UnreferencedAge: c.GC.UnreferencedAfter,
 		ProjectRetention: c.Projects.Retention, Rate: c.CollectRate(),
@@ -99,10 +104,12 @@ func deadAfter(c *config.Config) time.Duration {
 	return c.Storage.S3.RedirectTTL + lateStart
 }
 
-// openBlobs opens the folder or the bucket.
-func openBlobs(ctx context.Context, c *config.Config) (blob.Store, error) {
-	if o := c.Storage.S3; o.Bucket != "" {
-		return s3blob.New(ctx, bucketOf(c))
+// openBlobs opens the folder or the bucket, whose calls m counts.
+func openBlobs(ctx context.Context, c *config.Config, m *metrics.Metrics) (blob.Store, error) {
+	if c.Storage.S3.Bucket != "" {
+		o := bucketOf(c)
+		o.Observe = s3Hook(m)
+		return s3blob.New(ctx, o)
 	}
 	return fsblob.New(c.Storage.Folder.Path)
 }

@@ -40,36 +40,41 @@ var ours = map[string][]string{
 	"internal/policy":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/oci", "internal/registry"},
 	"internal/registry":              {"internal/oci"},
 	"internal/registry/registrytest": {"internal/oci", "internal/registry"},
+	"internal/tracing":               {"internal/registry"},
 	"internal/remote":                {"internal/registry", "internal/oci"},
 }
 
 // theirs are the modules that the product imports, and by which packages. Each
 // is justified in a record under docs/adr.
 var theirs = map[string][]string{
-	"github.com/aws/aws-sdk-go-v2":             {"internal/blob/s3blob", "internal/blob/s3blob/s3test"},
-	"github.com/aws/aws-sdk-go-v2/config":      {"internal/blob/s3blob"},
-	"github.com/aws/aws-sdk-go-v2/credentials": {"internal/blob/s3blob/s3test"},
-	"github.com/aws/aws-sdk-go-v2/service/s3":  {"internal/blob/s3blob", "internal/blob/s3blob/s3test"},
-	"github.com/aws/smithy-go":                 {"internal/blob/s3blob"},
-	"github.com/coreos/go-oidc/v3":             {"internal/oidc"},
-	"github.com/danielgtaylor/huma/v2":         {"internal/apihttp"},
-	"github.com/go-jose/go-jose/v4":            {"internal/auth", "internal/oidc"},
-	"github.com/goccy/go-yaml":                 {"internal/config"},
-	"github.com/google/uuid":                   {"internal/hosted", "internal/meta", "internal/meta/metatest"},
-	"github.com/jackc/pgx/v5":                  {"internal/meta", "internal/pgtest"},
-	"github.com/oapi-codegen/runtime":          {"internal/apiclient"},
-	"github.com/prometheus/client_golang":      {"internal/metrics"},
-	"github.com/pressly/goose/v3":              {"internal/meta"},
-	"github.com/spf13/cobra":                   {"cmd/berth"},
-	"golang.org/x/crypto":                      {"internal/auth"},
-	"golang.org/x/oauth2":                      {"internal/oidc"},
-	"modernc.org/sqlite":                       {"internal/meta"},
+	"github.com/aws/aws-sdk-go-v2":                                    {"internal/blob/s3blob", "internal/blob/s3blob/s3test"},
+	"github.com/aws/aws-sdk-go-v2/config":                             {"internal/blob/s3blob"},
+	"github.com/aws/aws-sdk-go-v2/credentials":                        {"internal/blob/s3blob/s3test"},
+	"github.com/aws/aws-sdk-go-v2/service/s3":                         {"internal/blob/s3blob", "internal/blob/s3blob/s3test"},
+	"github.com/aws/smithy-go":                                        {"internal/blob/s3blob"},
+	"github.com/coreos/go-oidc/v3":                                    {"internal/oidc"},
+	"github.com/danielgtaylor/huma/v2":                                {"internal/apihttp"},
+	"github.com/go-jose/go-jose/v4":                                   {"internal/auth", "internal/oidc"},
+	"github.com/goccy/go-yaml":                                        {"internal/config"},
+	"github.com/google/uuid":                                          {"internal/hosted", "internal/meta", "internal/meta/metatest"},
+	"github.com/jackc/pgx/v5":                                         {"internal/meta", "internal/pgtest"},
+	"github.com/oapi-codegen/runtime":                                 {"internal/apiclient"},
+	"github.com/prometheus/client_golang":                             {"internal/metrics"},
+	"github.com/pressly/goose/v3":                                     {"internal/meta"},
+	"github.com/spf13/cobra":                                          {"cmd/berth"},
+	"go.opentelemetry.io/otel":                                        {"internal/tracing"},
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp": {"internal/tracing"},
+	"go.opentelemetry.io/otel/sdk":                                    {"internal/tracing"},
+	"go.opentelemetry.io/otel/trace":                                  {"internal/tracing"},
+	"golang.org/x/crypto":                                             {"internal/auth"},
+	"golang.org/x/oauth2":                                             {"internal/oidc"},
+	"modernc.org/sqlite":                                              {"internal/meta"},
 }
 
 // fronts speak HTTP, as servers or as clients; everything below them does not.
 var fronts = []string{
 	"cmd/berth", "internal/blob/s3blob", "internal/blob/s3blob/s3test", "internal/apiclient", "internal/apihttp", "internal/app", "internal/auth", "internal/authhttp",
-	"internal/clientaddr", "internal/metrics", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid",
+	"internal/clientaddr", "internal/metrics", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid", "internal/tracing",
 }
 
 // top packages are imported by app and cmd alone.

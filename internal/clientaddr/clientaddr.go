@@ -69,6 +69,13 @@ func (t *Resolver) Handler(next http.Handler) http.Handler {
 	})
 }
 
+// Trusted reports whether a request's peer is a trusted proxy. It must not have
+// gone through Handler.
+func (t *Resolver) Trusted(r *http.Request) bool {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && t.trusts(plain(peer.Addr()))
+}
+
 // client is the address that headers tell, "" where the peer's holds.
 func (t *Resolver) client(r *http.Request) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)

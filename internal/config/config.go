@@ -34,8 +34,13 @@ type Config struct {
 		Newcomers string
 		Retention time.Duration
 	}
-	Audit    struct{ Retention time.Duration }
-	Admin    struct{ Listen string } // "": no such listener
+	Audit   struct{ Retention time.Duration }
+	Admin   struct{ Listen string } // "": no such listener
+	Tracing struct {
+		Endpoint    string // "": none
+		Sample      float64
+		FromProxies bool
+	}
 	Log      struct{ Level, Format string }
 	Uploads  struct{ Expire time.Duration }
 	GC       GC

@@ -32,6 +32,7 @@ func load(t *testing.T, s Sources) *Config {
 func TestDefaults(t *testing.T) {
 	c := load(t, Sources{})
 	var want Config
+	want.Tracing.Sample = 0.01
 	want.Listen = "127.0.0.1:5000"
 	want.Data = "./berth-data"
 	want.Metadata.SQLite.Path = "berth-data/berth.db"
@@ -74,12 +75,12 @@ func TestPrecedence(t *testing.T) {
 // Each key can be set by its variable, and by the file, to something else than
 // its default.
 func TestEveryKey(t *testing.T) {
-	other := map[kind]string{text: "else", boolean: "true", duration: "36h", size: "16MiB", number: "3"}
+	other := map[kind]string{text: "else", boolean: "true", duration: "36h", size: "16MiB", number: "3", share: "0.25"}
 	special := map[string]string{
 		"gc.untagged": "30d", "gc.orphans_after": "keep", "gc.rate": "50",
 		"listen": "[::1]:0", "log.level": "debug", "log.format": "json",
 		"url": "https://r.test/x", "other_urls": "http://a:5000,https://b", "auth.mode": "required",
-		"auth.oidc.issuer": "https://id", "projects.newcomers": "claim", "http.trusted_proxies": "10.0.0.0/8, ::1", "admin.listen": "[::1]:9000",
+		"auth.oidc.issuer": "https://id", "projects.newcomers": "claim", "http.trusted_proxies": "10.0.0.0/8, ::1", "admin.listen": "[::1]:9000", "tracing.endpoint": "http://collector:4318",
 		"metadata.postgres.url": "postgres://berth@localhost/berth", "storage.s3.endpoint": "http://localhost:9000",
 		"storage.s3.public_endpoint": "https://s3.test", "storage.s3.redirect": "networks", "storage.s3.redirect_networks": "10.0.0.0/8, ::1",
 		"storage.s3.redirect_ttl": "1h", "storage.s3.checksum": "md5", "storage.s3.encryption": "aws:kms",
@@ -164,6 +165,8 @@ func TestFileProblems(t *testing.T) {
 		{"no unit", "shutdown:\n  grace: 30\n", []string{`:2:10: shutdown.grace: must be a duration such as 90s, 24h or 7d, not "30"`}},
 		{"negative", "gc: {interval: -1m}\n", []string{`gc.interval: must be a duration`}},
 		{"zero", "gc: {interval: 0s}\n", []string{`:1:16: gc.interval: must be more than nothing`}},
+		{"share", "tracing: {sample: 1.5}\n", []string{`:1:19: tracing.sample: must be a number from 0 to 1, not "1.5"`}},
+		{"no share", "tracing: {sample: NaN}\n", []string{`tracing.sample: must be a number from 0 to 1, not "NaN"`}},
 		{"no value", "listen:\n", []string{`:1:1: listen has no value; give it one or remove the line`}},
 		{"no port", "listen: localhost\n", []string{`:1:9: listen: must be host:port, such as`}},
 		{"big port", "listen: :65536\n", []string{`listen: the port must be a number from 0 to 65535, not "65536"`}},
@@ -319,4 +322,14 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("rules: %v, printed and read again %v", c.Repositories, again.Repositories)
 		}
 	})
+}
+
+// TestShares are numbers in the file, with or without a point.
+func TestShares(t *testing.T) {
+	for text, want := range map[string]float64{"0.25": 0.25, "1": 1, "0": 0, `"0.5"`: 0.5} {
+		c := load(t, Sources{File: write(t, "tracing: {sample: "+text+"}\n")})
+		if c.Tracing.Sample != want {
+			t.Errorf("%s gives %v", text, c.Tracing.Sample)
+		}
+	}
 }

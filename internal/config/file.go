@@ -207,8 +207,12 @@ func (f *file) value(path string, want kind, at *token.Token, n ast.Node) (strin
 		if want == boolean {
 			return v.Token.Value, true
 		}
+	case *ast.FloatNode:
+		if want == share {
+			return v.Token.Value, true
+		}
 	case *ast.IntegerNode:
-		if want == duration || want == size || want == number { // the message about a missing unit is its parser's
+		if want == duration || want == size || want == number || want == share { // the message about a missing unit is its parser's
 			return v.Token.Value, true
 		}
 	}

@@ -16,6 +16,7 @@ const (
 	duration
 	size
 	number
+	share
 )
 
 func (k kind) String() string {
@@ -28,6 +29,8 @@ func (k kind) String() string {
 		return "a size such as 512KiB, 32MiB or 1GiB"
 	case number:
 		return "a whole number"
+	case share:
+		return "a number from 0 to 1"
 	default:
 		return "text"
 	}
@@ -139,6 +142,12 @@ var keys = []key{
 		func(c *Config) *time.Duration { return &c.Audit.Retention }, 24*time.Hour),
 	textKey("admin.listen", "", "Address to serve `/metrics` (Prometheus), `/healthz` and `/readyz` on, host:port; for those who run the registry, and not for its clients. None: `/metrics` is not to be had.",
 		func(c *Config) *string { return &c.Admin.Listen }, optional(checkAddress)),
+	textKey("tracing.endpoint", "", "URL of an OpenTelemetry collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; a path other than /v1/traces can be given. None: traces are sent nowhere. Headers for it, such as a token, come from `OTEL_EXPORTER_OTLP_HEADERS`.",
+		func(c *Config) *string { return &c.Tracing.Endpoint }, checkURL),
+	shareKey("tracing.sample", "0.01", "Share of the requests whose traces are sent, 0 to 1.",
+		func(c *Config) *float64 { return &c.Tracing.Sample }),
+	boolKey("tracing.from_proxies", "false", "Take over the traces of the proxies in `http.trusted_proxies`, and whether they are sent. The proxies must then not pass on the `traceparent` of their clients.",
+		func(c *Config) *bool { return &c.Tracing.FromProxies }),
 	textKey("log.level", "info", "What is logged: `debug`, `info`, `warn` or `error`, and all that is worse.",
 		func(c *Config) *string { return &c.Log.Level }, oneOf("debug", "info", "warn", "error")),
 	textKey("log.format", "text", "How it is logged: `text` or `json`.",
@@ -232,6 +241,21 @@ func sizeKey(path, initial, doc string, field func(*Config) *int64, least, most 
 				return fmt.Errorf("must be from %s to %s, not %q", formatSize(least), formatSize(most), shown(value))
 			}
 			*field(c) = n
+			return nil
+		},
+	}
+}
+
+func shareKey(path, initial, doc string, field func(*Config) *float64) key {
+	return key{
+		path: path, kind: share, initial: initial, doc: doc,
+		get: func(c *Config) string { return strconv.FormatFloat(*field(c), 'g', -1, 64) },
+		set: func(c *Config, value string) error {
+			f, err := strconv.ParseFloat(value, 64)
+			if err != nil || !(f >= 0 && f <= 1) {
+				return fmt.Errorf("must be %v, not %q", share, shown(value))
+			}
+			*field(c) = f
 			return nil
 		},
 	}

@@ -67,6 +67,10 @@ audit:
   retention: 2160h # default
 admin:
   listen: "" # default
+tracing:
+  endpoint: "" # default
+  sample: 0.01 # default
+  from_proxies: false # default
 log:
   level: "warn" # file
   format: "text" # default

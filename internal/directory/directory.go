@@ -47,10 +47,22 @@ type Directory struct {
 	rules      table[access.TrustRule]
 	plans      table[access.Plan]
 	guarded    table[bool]
+	looked     func(hit bool)
 }
 
 // New remembers what store says.
-func New(store Store) *Directory { return &Directory{store: store} }
+func New(store Store) *Directory { return &Directory{store: store, looked: func(bool) {}} }
+
+// OnLook has f told of each look-up, whether it was answered from memory. Call
+// it before the first.
+func (d *Directory) OnLook(f func(hit bool)) { d.looked = f }
+
+// Remembered is the project as memory has it, which may be out of date; nil:
+// nothing is remembered, or there is none. It never asks the database.
+func (d *Directory) Remembered(project string) *access.Project {
+	e, _ := d.projects.get(project)
+	return e.value
+}
 
 // Project finds a project by name, also a deleted one.
 func (d *Directory) Project(ctx context.Context, name string) (*access.Project, error) {
@@ -121,8 +133,10 @@ func look[V any](ctx context.Context, d *Directory, t *table[V], key string, loa
 		return nil, err
 	}
 	if e, ok := t.get(key); ok && e.generation == generation {
+		d.looked(true)
 		return e.result()
 	}
+	d.looked(false)
 	value, err := load(ctx, key)
 	e := entry[V]{generation: generation}
 	switch {

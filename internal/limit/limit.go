@@ -118,6 +118,13 @@ func (l *Limiter) For(id auth.Identity) (before, after registry.Check, bytes reg
 	return r.before, r.after, r.observe
 }
 
+// Held tells how many buckets are in memory.
+func (l *Limiter) Held() int {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return len(l.buckets)
+}
+
 // fail leaves the store alone for a moment, and says so now and then.
 func (l *Limiter) fail(err error) {
 	l.broken.Store(l.now().Add(breather).UnixMilli())

@@ -3,10 +3,7 @@
 package metrics
 
 import (
-	"context"
 	"net/http"
-	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -20,113 +17,91 @@ type Metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+	running  prometheus.Gauge
 	content  *prometheus.CounterVec
 	ops      [registry.Actions][registry.Codes + 1]prometheus.Counter // by action and outcome; the last: done
+	caches   *prometheus.CounterVec
+	jobs     jobs
 }
 
 // New returns metrics of this process, with those of Go and the process.
-func New(version string) *Metrics {
-	m := &Metrics{
-		registry: prometheus.NewRegistry(),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "berth_http_requests_total", Help: "Requests that were answered.",
-		}, []string{"front", "route", "method", "status"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "berth_http_request_duration_seconds", Help: "Time from a request's header to the end of its answer.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
-		}, []string{"front", "route"}),
-		content: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "berth_content_bytes_total", Help: "Bytes of manifests and blobs that were transferred.",
-		}, []string{"direction"}),
-	}
-	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "berth_build_info", Help: "1, of this version."}, []string{"version"})
-	info.WithLabelValues(version).Set(1)
-	m.registry.MustRegister(m.requests, m.duration, m.content, info,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+func New() *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.countRequests()
 	m.countOperations()
+	m.countJobs()
+	m.caches = m.counters("berth_cache_lookups_total", "Look-ups in what is remembered in memory, by whether it was there.", "cache", "result")
 	return m
 }
 
-// countOperations makes the counters of all operations and outcomes, so that
-// counting one looks nothing up.
-func (m *Metrics) countOperations() {
-	ops := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "berth_operations_total", Help: "Operations on repositories, by what came of them.",
-	}, []string{"action", "outcome"})
-	m.registry.MustRegister(ops)
-	for a := range registry.Actions {
-		for c := range registry.Codes {
-			m.ops[a][c] = ops.WithLabelValues(a.String(), c.String())
-		}
-		m.ops[a][registry.Codes] = ops.WithLabelValues(a.String(), "done")
-	}
+// Version tells which one runs.
+func (m *Metrics) Version(version string) {
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "berth_build_info", Help: "1, of this version."}, []string{"version"})
+	m.registry.MustRegister(info)
+	info.WithLabelValues(version).Set(1)
 }
-
-// Observer counts operations and their bytes.
-func (m *Metrics) Observer() registry.Observer {
-	in, out := m.content.WithLabelValues("in"), m.content.WithLabelValues("out")
-	return func(_ context.Context, op registry.Op) func(int64, error) {
-		return func(n int64, err error) {
-			outcome := registry.Codes
-			if err != nil {
-				outcome = registry.CodeOf(err)
-			}
-			m.ops[op.Action][outcome].Inc()
-			switch {
-			case n <= 0:
-			case op.Action.Reads():
-				out.Add(float64(n))
-			default:
-				in.Add(float64(n))
-			}
-		}
-	}
-}
-
-// Request counts an answer. The caller knows that front, route and method are
-// of a few values.
-func (m *Metrics) Request(front, route, method string, status int, took time.Duration) {
-	m.requests.WithLabelValues(front, route, method, strconv.Itoa(status)).Inc()
-	m.duration.WithLabelValues(front, route).Observe(took.Seconds())
-}
-
-// Counted is h with its answers counted under one route.
-func (m *Metrics) Counted(front string, h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start, counted := time.Now(), &statusWriter{ResponseWriter: w, status: http.StatusOK}
-		defer func() { m.Request(front, front, method(r.Method), counted.status, time.Since(start)) }()
-		h.ServeHTTP(counted, r)
-	})
-}
-
-// method keeps what clients make up out of the labels.
-func method(name string) string {
-	switch name {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
-		return name
-	}
-	return "other"
-}
-
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-func (w *statusWriter) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap is for http.ResponseController.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Counter adds a counter that f knows.
 func (m *Metrics) Counter(name, help string, f func() float64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, f))
 }
 
+// Gauge adds a value that f knows; it is asked at each scrape, so it must not wait.
+func (m *Metrics) Gauge(name, help string, f func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
+}
+
 // Handler answers Prometheus.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}
+
+// Cache is for who answers from memory where it can. The name is the code's.
+func (m *Metrics) Cache(name string) (look func(hit bool)) {
+	hits, misses := m.caches.WithLabelValues(name, "hit"), m.caches.WithLabelValues(name, "miss")
+	return func(hit bool) {
+		if hit {
+			hits.Inc()
+		} else {
+			misses.Inc()
+		}
+	}
+}
+
+func (m *Metrics) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	m.registry.MustRegister(v)
+	return v
+}
+
+func (m *Metrics) counter(name, help string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	m.registry.MustRegister(c)
+	return c
+}
+
+func (m *Metrics) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+	m.registry.MustRegister(v)
+	return v
+}
+
+func (m *Metrics) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	m.registry.MustRegister(v)
+	return v
+}
+
+// table is a counter of each pair, so that counting looks little up and all are
+// shown from the beginning.
+func table(v *prometheus.CounterVec, first, second []string) map[string]map[string]prometheus.Counter {
+	all := map[string]map[string]prometheus.Counter{}
+	for _, a := range first {
+		all[a] = map[string]prometheus.Counter{}
+		for _, b := range second {
+			all[a][b] = v.WithLabelValues(a, b)
+		}
+	}
+	return all
 }

@@ -24,7 +24,8 @@ func scrape(t *testing.T, m *metrics.Metrics) string {
 }
 
 func TestMetrics(t *testing.T) {
-	m := metrics.New("v1.2.3")
+	m := metrics.New()
+	m.Version("v1.2.3")
 	observe := m.Observer()
 	for _, op := range []struct {
 		action registry.Action
@@ -36,9 +37,10 @@ func TestMetrics(t *testing.T) {
 	} {
 		observe(context.Background(), registry.Op{Action: op.action})(op.n, op.err)
 	}
-	m.Request("oci", "manifest", "GET", 200, 3*time.Millisecond)
+	m.Request(metrics.Request{Front: "oci", Route: "manifest", Method: "GET", Status: 200, Class: "public", Took: 3 * time.Millisecond})
 	m.Counter("berth_test_total", "For this test.", func() float64 { return 42 })
-	counted := m.Counted("api", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	counted := m.Counted("api", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }),
+		func(*http.Request, metrics.Request) {})
 	counted.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("BREW", "/", nil))
 
 	got := scrape(t, m)
@@ -50,9 +52,9 @@ func TestMetrics(t *testing.T) {
 		`berth_operations_total{action="tag.delete",outcome="done"} 0`,
 		`berth_content_bytes_total{direction="out"} 1100`,
 		`berth_content_bytes_total{direction="in"} 7`,
-		`berth_http_requests_total{front="oci",method="GET",route="manifest",status="200"} 1`,
-		`berth_http_requests_total{front="api",method="other",route="api",status="418"} 1`,
-		`berth_http_request_duration_seconds_bucket{front="oci",route="manifest",le="0.005"} 1`,
+		`berth_http_requests_total{class="public",front="oci",method="GET",route="manifest",status="200"} 1`,
+		`berth_http_requests_total{class="none",front="api",method="other",route="api",status="418"} 1`,
+		`berth_http_request_duration_seconds_bucket{front="oci",method="GET",route="manifest",le="0.005"} 1`,
 		`berth_test_total 42`,
 	} {
 		if !strings.Contains(got, line+"\n") {
@@ -62,7 +64,7 @@ func TestMetrics(t *testing.T) {
 }
 
 func BenchmarkObserver(b *testing.B) {
-	observe := metrics.New("v1").Observer()
+	observe := metrics.New().Observer()
 	op := registry.Op{Action: registry.ManifestRead}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -90,11 +90,22 @@ func (x *exchange) serve() (err error) {
 // broke off, so that nobody takes it for whole.
 func (x *exchange) finish(err error) {
 	whole := err == nil || x.respondError(err)
-	x.h.Answered(kindNames[x.req.kind], methodNames[methodOf(x.r.Method)], x.status, time.Since(x.start))
+	x.h.Answered(x.ctx, x.answer())
 	x.log(err)
 	if !whole {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+func (x *exchange) answer() Answer {
+	a := Answer{
+		Route: kindNames[x.req.kind], Method: methodNames[methodOf(x.r.Method)], Repository: x.req.repo,
+		RequestID: x.requestID, Status: x.status, Sent: x.sent, Took: time.Since(x.start),
+	}
+	if x.body != nil {
+		a.Received = x.body.n
+	}
+	return a
 }
 
 // set puts a header value under its canonical key.

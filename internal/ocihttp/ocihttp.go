@@ -45,9 +45,9 @@ type Options struct {
 	Challenge func(r *http.Request, scope string, err error) string
 	// Log gets one line a request; nil: none.
 	Log *slog.Logger
-	// Answered is told of each request, its route and method by one of a few
-	// names. nil: nobody is.
-	Answered func(route, method string, status int, took time.Duration)
+	// Answered is told of each request, with the context of what was done for it.
+	// nil: nobody is.
+	Answered func(context.Context, Answer)
 	// BodyIdle cuts off a request body that brings nothing for so long; its
 	// upload session stays. 0: one minute.
 	BodyIdle time.Duration
@@ -57,6 +57,17 @@ type Options struct {
 	// RedirectTTL is how long a URL that a client is redirected to must work.
 	// 0: 15 minutes.
 	RedirectTTL time.Duration
+}
+
+// Answer is a request and what it came to. Route and Method are each one of a few
+// names.
+type Answer struct {
+	Route, Method  string
+	Repository     string // a valid name, or ""
+	RequestID      string
+	Status         int
+	Sent, Received int64 // bytes of bodies
+	Took           time.Duration
 }
 
 type handler struct{ Options }
@@ -76,7 +87,7 @@ func New(o Options) http.Handler {
 		o.Challenge = func(*http.Request, string, error) string { return `Basic realm="Berth"` }
 	}
 	if o.Answered == nil {
-		o.Answered = func(string, string, int, time.Duration) {}
+		o.Answered = func(context.Context, Answer) {}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -108,6 +108,9 @@ func (r *Recorder) Record(e audit.Event) {
 // Dropped counts the events that are missing in the trail.
 func (r *Recorder) Dropped() int64 { return r.dropped.Load() }
 
+// Queued tells how many events wait, and how many could.
+func (r *Recorder) Queued() (n, most int) { return len(r.queue), cap(r.queue) }
+
 func (r *Recorder) drop(n int64, why string) {
 	r.unnoted.Add(n)
 	total := r.dropped.Add(n)
