@@ -41,7 +41,7 @@ type Config struct {
 	Log      struct{ Level, Format string }
 	Uploads  struct{ Expire time.Duration }
 	GC       struct{ Interval, UnreferencedAfter time.Duration }
-	Shutdown struct{ Grace time.Duration }
+	Shutdown struct{ Delay, Grace time.Duration }
 	HTTP     struct {
 		BodyIdle       time.Duration
 		TrustedProxies string // see Config.TrustedProxies

@@ -115,6 +115,8 @@ var keys = []key{
 		func(c *Config) *time.Duration { return &c.GC.Interval }, 1),
 	durationKey("gc.unreferenced_after", "24h", "How long a blob that no manifest names stays in its repository. Must be longer than the longest push.",
 		func(c *Config) *time.Duration { return &c.GC.UnreferencedAfter }, 1),
+	durationKey("shutdown.delay", "0s", "How long requests are still served after SIGTERM while `/readyz` answers 503, so that a load balancer stops sending them here: longer than it takes to notice.",
+		func(c *Config) *time.Duration { return &c.Shutdown.Delay }, 0),
 	durationKey("shutdown.grace", "30s", "How long running requests may take to finish after SIGTERM.",
 		func(c *Config) *time.Duration { return &c.Shutdown.Grace }, 0),
 	textKey("http.trusted_proxies", "", "Addresses and networks of the proxies in front, separated by commas. Only what they say of a client's address (`Forwarded`, `X-Forwarded-For`) is believed.",

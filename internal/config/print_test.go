@@ -62,6 +62,7 @@ gc:
   interval: 1m # default
   unreferenced_after: 48h # BERTH_GC_UNREFERENCED_AFTER
 shutdown:
+  delay: 0s # default
   grace: 30s # default
 http:
   trusted_proxies: "" # default
