@@ -102,7 +102,7 @@ func (s *Store) keep(ctx context.Context, key string, p progress, add *part) (pr
 	}
 	defer whole.release()
 	name := rand.Text()
-	if err := s.put(ctx, s.tail(key, name), whole, ""); err != nil {
+	if err := s.put(ctx, s.tail(key, name), whole, "", nil); err != nil {
 		return p, err
 	}
 	p.Spills = append(slices.Clone(p.Spills), piece{Size: whole.size, Name: name})
@@ -353,14 +353,14 @@ func (s *Store) uploadPart(ctx context.Context, key, upload string, number int, 
 }
 
 // put writes a whole object.
-func (s *Store) put(ctx context.Context, name string, p *part, mark string) error {
+func (s *Store) put(ctx context.Context, name string, p *part, mark string, ifNoneMatch *string) error {
 	md5Sum, crc, err := p.checksum(s.o.Checksum)
 	if err != nil {
 		return err
 	}
 	_, err = s.client.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &s.o.Bucket, Key: &name, Body: p.body(), ContentLength: &p.size, ContentMD5: md5Sum, ChecksumCRC32: crc,
-		ContentType: new(contentType), Metadata: metadata(mark),
+		ContentType: new(contentType), Metadata: metadata(mark), IfNoneMatch: ifNoneMatch,
 		ServerSideEncryption: types.ServerSideEncryption(s.o.Encryption), SSEKMSKeyId: orNil(s.o.KMSKey),
 		StorageClass: types.StorageClass(s.o.StorageClass),
 	})
