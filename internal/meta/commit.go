@@ -31,6 +31,7 @@ type writer struct {
 	done  chan struct{}
 	once  sync.Once
 
+	hear     Observer
 	unsynced chan []*write         // from the writer to the syncer
 	broken   atomic.Pointer[error] // a sync failed: what the log holds is unknown
 }
@@ -45,7 +46,7 @@ type write struct {
 }
 
 // startWriter takes over the one connection of pool. path is the database's.
-func startWriter(ctx context.Context, pool *sql.DB, path string) (*writer, error) {
+func startWriter(ctx context.Context, pool *sql.DB, path string, hear Observer) (*writer, error) {
 	conn, err := pool.Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -53,7 +54,7 @@ func startWriter(ctx context.Context, pool *sql.DB, path string) (*writer, error
 	w := &writer{
 		conn: conn, queue: make(chan *write, maxBatch),
 		stop: make(chan struct{}), done: make(chan struct{}),
-		unsynced: make(chan []*write, maxBatch),
+		unsynced: make(chan []*write, maxBatch), hear: hear,
 	}
 	w.stmts.prepare = conn.PrepareContext
 	if w.wal, err = openWAL(ctx, conn, path); err != nil {
@@ -177,7 +178,9 @@ func (w *writer) syncForever(done chan<- struct{}) {
 				more = false
 			}
 		}
+		synced := w.hear.committing()
 		err := w.sync()
+		synced(err)
 		for _, group := range groups {
 			for _, wr := range group {
 				wr.err = err

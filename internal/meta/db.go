@@ -57,6 +57,8 @@ type Options struct {
 	Shared bool
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+	// Observe hears of what the database does; the zero value of nothing.
+	Observe Observer
 }
 
 // DB is the metadata database. It is safe for concurrent use.
@@ -67,6 +69,7 @@ type DB struct {
 	leases sync.Map // of upload ids, where the database is not shared
 	gen    generation
 	now    func() time.Time
+	hear   Observer
 }
 
 // Open opens the database, creates its schema where needed and brings it up to
@@ -75,7 +78,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	db := &DB{owner: uuid.NewString(), shared: o.Shared || o.Postgres != "", now: o.Now}
+	db := &DB{owner: uuid.NewString(), shared: o.Shared || o.Postgres != "", now: o.Now, hear: o.Observe}
 	var err error
 	if o.Postgres != "" {
 		db.engine, err = openPostgres(ctx, o)
@@ -106,13 +109,24 @@ func (db *DB) millis() int64 { return db.now().UnixMilli() }
 // that change the same rows run one after the other, others side by side; what
 // was read may change before the end, unless a foreign key or a lock holds it.
 func (db *DB) update(ctx context.Context, fn func(*tx) error) error {
-	return db.engine.write(ctx, durable, fn)
+	return db.write(ctx, durable, fn)
 }
 
 // hint is update for rows whose loss in a power cut nobody would notice: it
 // outlives the process, but is synced only with the next update.
 func (db *DB) hint(ctx context.Context, fn func(*tx) error) error {
-	return db.engine.write(ctx, relaxed, fn)
+	return db.write(ctx, relaxed, fn)
+}
+
+// write is the engine's, heard of.
+func (db *DB) write(ctx context.Context, k kind, fn func(*tx) error) error {
+	if db.hear.Done == nil {
+		return db.engine.write(ctx, k, fn)
+	}
+	start := time.Now()
+	err := db.engine.write(ctx, k, fn)
+	db.hear.done(ctx, k.String(), start, err)
+	return err
 }
 
 // queryRow reads one row.
@@ -122,8 +136,15 @@ func (db *DB) queryRow(ctx context.Context, query string, args ...any) row {
 }
 
 func (db *DB) query(ctx context.Context, query string, args ...any) (*rows, error) {
+	if db.hear.Done == nil {
+		list, err := db.engine.query(ctx, query, args)
+		return list, classify(err)
+	}
+	start := time.Now()
 	list, err := db.engine.query(ctx, query, args)
-	return list, classify(err)
+	err = classify(err)
+	db.hear.done(ctx, "read", start, err)
+	return list, err
 }
 
 // classify turns a driver's error into one of this package where it has one.

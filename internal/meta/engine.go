@@ -19,6 +19,8 @@ type engine interface {
 	write(ctx context.Context, k kind, fn func(*tx) error) error
 	// check looks for damage of the engine's own structures.
 	check(ctx context.Context) (findings []string, err error)
+	// pools tells of the connections.
+	pools() []Pool
 	// close waits for running writes; those that come later fail with ErrClosed.
 	close() error
 }

@@ -78,7 +78,7 @@ func (db *DB) content(ctx context.Context, fn func(*tx) error) error {
 
 func (db *DB) raising(ctx context.Context, k kind, fn func(*tx) error) error {
 	var raised *int64
-	err := db.engine.write(ctx, k, func(t *tx) error {
+	err := db.write(ctx, k, func(t *tx) error {
 		t.raised = nil
 		err := fn(t)
 		raised = t.raised

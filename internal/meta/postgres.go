@@ -38,6 +38,7 @@ const (
 type postgresEngine struct {
 	pool    *sql.DB
 	timeout time.Duration
+	hear    Observer
 
 	mu     sync.RWMutex // held for reading by each call
 	closed bool
@@ -57,7 +58,7 @@ func openPostgres(ctx context.Context, o Options) (*postgresEngine, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "berth"
 	}
-	e := &postgresEngine{timeout: o.Timeout}
+	e := &postgresEngine{timeout: o.Timeout, hear: o.Observe}
 	if e.timeout == 0 && o.Existing {
 		e.timeout = checkTimeout
 	}
@@ -236,6 +237,7 @@ func (e *postgresEngine) query(ctx context.Context, query string, args []any) (l
 		if err == nil || try == maxLost || !lost(err) || !pause(ctx, try) {
 			return list, err
 		}
+		e.hear.retried(err)
 	}
 }
 

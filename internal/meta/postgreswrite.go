@@ -46,6 +46,7 @@ func (e *postgresEngine) write(ctx context.Context, k kind, fn func(*tx) error) 
 		if err == nil || try >= again || !pause(ctx, try) {
 			return classify(err)
 		}
+		e.hear.retried(err)
 	}
 }
 
@@ -90,7 +91,12 @@ func (e *postgresEngine) attempt(ctx context.Context, k kind, fn func(*tx) error
 		}
 		return again, late(err)
 	}
-	if _, err := conn.ExecContext(ctx, `COMMIT`, pgx.QueryExecModeSimpleProtocol); err != nil {
+	committed := func(error) {}
+	if k != relaxed {
+		committed = e.hear.committing()
+	}
+	_, err = conn.ExecContext(ctx, `COMMIT`, pgx.QueryExecModeSimpleProtocol)
+	if committed(err); err != nil {
 		if again = worth(err); again == maxLost {
 			again = 0
 		}

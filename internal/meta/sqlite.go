@@ -52,7 +52,7 @@ func (e *sqliteEngine) open(ctx context.Context, o Options) (err error) {
 	e.read.SetMaxOpenConns(readers)
 	e.read.SetMaxIdleConns(readers)
 	e.stmts.prepare = e.read.PrepareContext
-	e.writer, err = startWriter(ctx, e.pool, o.Path)
+	e.writer, err = startWriter(ctx, e.pool, o.Path, o.Observe)
 	return err
 }
 

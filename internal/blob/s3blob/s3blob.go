@@ -98,6 +98,9 @@ type Options struct {
 	// Config replaces the SDK's own configuration (environment, files, web
 	// identity, container and instance roles); nil does not.
 	Config *aws.Config
+	// Observe is told of each call of the service when it has ended; it must be
+	// quick. nil: nobody is.
+	Observe func(ctx context.Context, c Call)
 }
 
 // Store is a part of a bucket: blobs/ holds objects, tails/ what uploads that
@@ -201,6 +204,9 @@ func isURL(text string) bool {
 }
 
 func (s *Store) configure(c *s3.Options) {
+	if s.o.Observe != nil {
+		c.APIOptions = append(c.APIOptions, observer{s.o.Observe}.install)
+	}
 	c.UsePathStyle = s.o.PathStyle
 	if s.o.Endpoint != "" {
 		c.BaseEndpoint = &s.o.Endpoint

@@ -42,14 +42,14 @@ func common() []testCase {
 		uploadCases, leaseCases, collectCases, deadCases, checkCases, concurrentCases,
 		organizationCases, projectCases, memberCases, userCases, groupCases, keyCases, trustCases, planCases,
 		usageCases, quotaCases, renameCases, projectDeleteCases, purgeCases, ownerCases, recordCases,
-		rateCases, auditCases, claimCases, loginCases, tokenCases, randomCases)
+		rateCases, auditCases, claimCases, loginCases, tokenCases, observeCases, backlogCases, randomCases)
 }
 
 func runCases(t *testing.T, cases []testCase, open func(t *testing.T, o meta.Options) *meta.DB, shared bool) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			e := &env{T: t, clock: newClock()}
-			e.db = open(t, meta.Options{Now: e.clock.now, Shared: shared})
+			e.db = open(t, meta.Options{Now: e.clock.now, Shared: shared, Observe: e.heard.observer()})
 			c.run(e)
 		})
 	}
@@ -65,6 +65,7 @@ type env struct {
 	*testing.T
 	db    *meta.DB
 	clock *clock
+	heard heard
 }
 
 // clock stands still until it is moved.
