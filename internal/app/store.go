@@ -70,7 +70,10 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 	if st.blobs, err = openBlobs(ctx, c); err != nil {
 		return err
 	}
-	if st.db, err = meta.Open(ctx, meta.Options{Path: c.Metadata.SQLite.Path, Postgres: c.Metadata.Postgres.URL}); err != nil {
+	if st.db, err = meta.Open(ctx, meta.Options{
+		Path: c.Metadata.SQLite.Path, Postgres: c.Metadata.Postgres.URL,
+		Connections: c.Metadata.Postgres.Connections, Timeout: c.Metadata.Postgres.Timeout,
+	}); err != nil {
 		return err
 	}
 	st.registry = hosted.New(st.db, st.blobs, hosted.Options{
@@ -122,15 +125,11 @@ func (st *store) close() {
 	st.locks.release()
 }
 
-// check proves that the database answers and that every folder, and the bucket,
-// take writes.
+// check proves that the database answers and that every folder takes writes.
 func (st *store) check(ctx context.Context) error {
 	errs := []error{st.db.Ping(ctx)}
 	for _, dir := range st.folders {
 		errs = append(errs, fsblob.CheckFolder(dir))
-	}
-	if !st.inFolder {
-		errs = append(errs, st.blobs.Check(ctx))
 	}
 	return errors.Join(errs...)
 }
