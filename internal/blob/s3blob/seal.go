@@ -12,11 +12,11 @@ import (
 	"github.com/berth-registry/berth/internal/blob"
 )
 
-// Seal implements blob.Store. Whether an object that is there already has the
-// bytes of st, its size and mark cannot say for certain: a process that was
-// frozen may have sealed others that followed the same state. Errors, besides:
-// blob.ErrNotFound if the service has lost what st says, and has no object that
-// can have been sealed from it.
+// Seal implements blob.Store. It never replaces an object. Whether one that is
+// there already has the bytes of st, nothing in the bucket says for certain: a
+// process that was frozen may have sealed others. Errors, besides:
+// blob.ErrNotFound if the service has lost what st says, and has no object of
+// that size.
 func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
 	if err := blob.CheckKey(key); err != nil {
 		return err
@@ -27,7 +27,7 @@ func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
 	}
 	err = s.seal(ctx, key, p)
 	if isGone(err) || isTaken(err) {
-		sealed, headErr := s.sealed(ctx, key, st.Size, p.Mark)
+		sealed, headErr := s.sealed(ctx, key, st.Size)
 		switch {
 		case headErr != nil:
 			return failure(headErr)
@@ -55,7 +55,7 @@ func (s *Store) seal(ctx context.Context, key string, p progress) error {
 		}
 		defer rest.release()
 		if p.Upload == "" {
-			return s.once(func(absent *string) error { return s.put(ctx, *s.name(key), rest, p.Mark, absent) })
+			return s.once(func(absent *string) error { return s.put(ctx, *s.name(key), rest, absent) })
 		}
 		etag, crc, err := s.uploadPart(ctx, key, p.Upload, len(p.Parts)+1, rest)
 		if err != nil {
@@ -93,9 +93,9 @@ func (s *Store) once(request func(ifNoneMatch *string) error) error {
 	return nil
 }
 
-// sealed reports whether an object exists that can have been sealed from a state
-// with this size and mark: a crash may have kept its caller from knowing.
-func (s *Store) sealed(ctx context.Context, key string, size int64, mark string) (bool, error) {
+// sealed reports whether an object of this size exists: a crash may have kept the
+// one that sealed it from knowing.
+func (s *Store) sealed(ctx context.Context, key string, size int64) (bool, error) {
 	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.o.Bucket, Key: s.name(key)})
 	if isGone(err) {
 		return false, nil
@@ -103,7 +103,7 @@ func (s *Store) sealed(ctx context.Context, key string, size int64, mark string)
 	if err != nil {
 		return false, err
 	}
-	return out.ContentLength != nil && *out.ContentLength == size && out.Metadata[markHeader] == mark, nil
+	return out.ContentLength != nil && *out.ContentLength == size, nil
 }
 
 // Abort implements blob.Store. It frees all that the bucket has for the key,

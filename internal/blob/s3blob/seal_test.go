@@ -24,7 +24,7 @@ func TestSealReplacesNothing(t *testing.T) {
 			"small, one size":    {nil, 1000, 1000, blob.ErrSealed},
 			"small, other sizes": {nil, 1000, 2000, blob.ErrNotFound},
 			"empty and not":      {nil, 0, 10, blob.ErrNotFound},
-			"each spills":        {[]int64{mib, mib}, 1000, 1000, blob.ErrNotFound},
+			"each spills":        {[]int64{mib, mib}, 1000, 1000, blob.ErrSealed},
 			"spilled before":     {[]int64{3 * mib, 1000}, 100_000, 100_000, blob.ErrSealed},
 			"parts of one size":  {[]int64{9 * mib}, 6 * mib, 6 * mib, blob.ErrNotFound},
 			"last parts":         {[]int64{9 * mib}, 1000, 1000, blob.ErrSealed},
