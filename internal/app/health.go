@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -16,37 +18,112 @@ import (
 	"github.com/berth-registry/berth/internal/authhttp"
 )
 
-// readyFor is how long an answer of /readyz is good: asking more often does not
-// write more often.
-const readyFor = time.Second
+// How long an answer of /readyz is good: asking more often does not write more
+// often. Each look at a bucket costs money, so that it is seldom while all is well.
+const (
+	readyFor  = time.Second
+	bucketFor = 10 * time.Second
+)
+
+// readyWithin is how long /readyz waits for what does not answer.
+const readyWithin = 3 * time.Second
 
 // readiness answers whether this process should get requests.
 type readiness struct {
 	store    *store
+	log      *slog.Logger // nil: none
 	stopping atomic.Bool
 
-	mu      sync.Mutex
-	checked time.Time
-	err     error
-	good    atomic.Bool // that it was ready when it was last asked
+	base, bucket part
+	good         atomic.Bool // that it was ready when it was last asked
 }
 
-var errStopping = errors.New("the server is shutting down")
+var (
+	errStopping = errors.New("the server is shutting down")
+	errSilent   = fmt.Errorf("no answer within %v", readyWithin)
+)
 
+// check looks at what no request can do without.
 func (r *readiness) check() error {
 	if r.stopping.Load() {
 		return errStopping
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if time.Since(r.checked) > readyFor {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		r.err = r.store.check(ctx)
-		r.checked = time.Now()
-		r.good.Store(r.err == nil)
+	err := r.base.check(readyFor, r.store.check, r.note("database and folders"))
+	r.good.Store(err == nil)
+	return err
+}
+
+// checkBucket looks at the bucket, if blobs are in one. Without it manifests,
+// tags and lists can still be had, which is all that many pulls ask for: that
+// alone does not make a process unready.
+func (r *readiness) checkBucket() error {
+	if r.store.inFolder {
+		return nil
 	}
-	return r.err
+	return r.bucket.check(bucketFor, r.store.blobs.Check, r.note("bucket"))
+}
+
+// note logs when a part fails and when it no longer does.
+func (r *readiness) note(name string) func(error) {
+	return func(err error) {
+		switch {
+		case r.log == nil:
+		case err != nil:
+			r.log.Error("not ready", "part", name, "reason", err)
+		default:
+			r.log.Info("ready again", "part", name)
+		}
+	}
+}
+
+// part is one thing that this process needs, as it was when last looked at.
+type part struct {
+	mu      sync.Mutex
+	checked time.Time // when the last look ended
+	err     error
+	looking chan struct{} // closed when the one under way ends; nil: none is
+}
+
+// check returns what a look within the last while has shown, or takes one. That
+// of a failure is good for readyFor at most. changed hears of failures that begin
+// and end.
+func (p *part) check(good time.Duration, look func(context.Context) error, changed func(error)) error {
+	p.mu.Lock()
+	if p.err != nil {
+		good = readyFor
+	}
+	if time.Since(p.checked) <= good {
+		defer p.mu.Unlock()
+		return p.err
+	}
+	if p.looking == nil {
+		p.looking = make(chan struct{})
+		go p.look(look, changed)
+	}
+	looking := p.looking
+	p.mu.Unlock()
+	select {
+	case <-looking:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.err
+	case <-time.After(readyWithin):
+		return errSilent
+	}
+}
+
+func (p *part) look(look func(context.Context) error, changed func(error)) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*readyWithin)
+	defer cancel()
+	err := look(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if (err == nil) != (p.err == nil) {
+		changed(err)
+	}
+	p.err, p.checked = err, time.Now()
+	close(p.looking)
+	p.looking = nil
 }
 
 // leaving makes the last answer on each connection say so once the server is
@@ -60,12 +137,24 @@ func (r *readiness) leaving(next http.Handler) http.Handler {
 	})
 }
 
-func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	if err := r.check(); err != nil {
-		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready", "reason": err.Error()})
-		return
+// ServeHTTP answers /readyz. With the parameter storage the bucket counts too,
+// for load balancers that send requests on where no process is ready.
+func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	err, bucket := r.check(), error(nil)
+	if err == nil {
+		bucket = r.checkBucket()
 	}
-	writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+	if err == nil && req.URL.Query().Has("storage") {
+		err = bucket
+	}
+	switch {
+	case err != nil:
+		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready", "reason": err.Error()})
+	case bucket != nil:
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ready", "storage": bucket.Error()})
+	default:
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+	}
 }
 
 // root gives each path to whom it belongs. It is no http.ServeMux, for that

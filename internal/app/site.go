@@ -63,7 +63,7 @@ type site struct {
 // newSite builds a site over an opened store and starts what it does beside
 // requests. The caller closes it after the last request, before the store.
 func newSite(ctx context.Context, c *config.Config, st *store, version string, log *slog.Logger) (*site, error) {
-	s := &site{config: c, store: st, server: version, log: log, directory: directory.New(st.db), ready: &readiness{store: st}, metrics: st.metrics}
+	s := &site{config: c, store: st, server: version, log: log, directory: directory.New(st.db), ready: &readiness{store: st, log: log}, metrics: st.metrics}
 	if err := s.trace(ctx); err != nil {
 		return nil, err
 	}

@@ -74,7 +74,9 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	if st.db, err = meta.Open(ctx, meta.Options{
-		Path: c.Metadata.SQLite.Path, Postgres: c.Metadata.Postgres.URL, Observe: databaseHooks(st.metrics),
+		Path: c.Metadata.SQLite.Path, Postgres: c.Metadata.Postgres.URL,
+		Connections: c.Metadata.Postgres.Connections, Timeout: c.Metadata.Postgres.Timeout,
+		Observe: databaseHooks(st.metrics),
 	}); err != nil {
 		return err
 	}
@@ -148,15 +150,11 @@ func (st *store) close() {
 	st.locks.release()
 }
 
-// check proves that the database answers and that every folder, and the bucket,
-// take writes.
+// check proves that the database answers and that every folder takes writes.
 func (st *store) check(ctx context.Context) error {
 	errs := []error{st.db.Ping(ctx)}
 	for _, dir := range st.folders {
 		errs = append(errs, fsblob.CheckFolder(dir))
-	}
-	if !st.inFolder {
-		errs = append(errs, st.blobs.Check(ctx))
 	}
 	return errors.Join(errs...)
 }

@@ -23,7 +23,11 @@ type Config struct {
 	ReadOnly          bool
 	Metadata          struct {
 		SQLite   struct{ Path string }
-		Postgres struct{ URL string } // "": SQLite
+		Postgres struct {
+			URL         string // "": SQLite
+			Connections int    // 0: by the processors
+			Timeout     time.Duration
+		}
 	}
 	Storage struct {
 		Folder struct{ Path string }

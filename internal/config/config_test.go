@@ -36,10 +36,11 @@ func TestDefaults(t *testing.T) {
 	want.Listen = "127.0.0.1:5000"
 	want.Data = "./berth-data"
 	want.Metadata.SQLite.Path = "berth-data/berth.db"
+	want.Metadata.Postgres.Timeout = 10 * time.Second
 	want.Storage.Folder.Path = "berth-data/blobs"
 	want.Storage.S3 = S3{
 		Redirect: "always", RedirectTTL: 20 * time.Minute, PartSize: 8 << 20, Memory: 32 << 20, TotalMemory: 384 << 20,
-		Checksum: "crc32", Attempts: 8, Timeout: time.Minute,
+		Checksum: "crc32", Attempts: 8, Timeout: 10 * time.Second,
 	}
 	want.Auth.Mode = "auto"
 	want.Auth.TokenTTL, want.Auth.KeyRotation, want.Auth.RefreshTTL = 5*time.Minute, 30*24*time.Hour, 90*24*time.Hour

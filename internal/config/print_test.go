@@ -24,6 +24,8 @@ metadata:
     path: "/srv/berth.db" # default
   postgres:
     url: "" # default
+    connections: 0 # default
+    timeout: 10s # default
 storage:
   folder:
     path: "/srv/blobs" # default
@@ -46,7 +48,7 @@ storage:
     kms_key: "" # default
     storage_class: "" # default
     attempts: 8 # default
-    timeout: 1m # default
+    timeout: 10s # default
 auth:
   mode: "auto" # default
   token_ttl: 5m # default

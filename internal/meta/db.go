@@ -49,8 +49,10 @@ type Options struct {
 	// Connections bounds those to the PostgreSQL server; 0 is 4 for each
 	// processor, and 16 at least.
 	Connections int
-	// Timeout bounds each statement on the PostgreSQL server; 0 is 30 s, or
-	// 10 min where Existing is set, for a check walks whole tables.
+	// Timeout bounds each statement on the PostgreSQL server, and with two
+	// seconds more each read or transaction, the wait for a connection and all
+	// attempts at it included. 0 is 10 s, or 10 min where Existing is set, for a
+	// check walks whole tables.
 	Timeout time.Duration
 	// Existing refuses to create the database or to change its schema.
 	Existing bool

@@ -81,10 +81,10 @@ func refusal(err error) bool {
 
 // why is the one of Retries that an error is worth another attempt for.
 func why(err error) string {
-	switch {
-	case lost(err):
+	switch worth(err) {
+	case maxLost:
 		return "connection"
-	case worth(err) == maxRaces:
+	case maxRaces:
 		return "race"
 	}
 	return "constraint"

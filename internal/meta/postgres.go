@@ -24,11 +24,11 @@ import (
 )
 
 const (
-	postgresTimeout = 30 * time.Second // of a statement, unless Options says otherwise
+	postgresTimeout = 10 * time.Second // of a statement, unless Options says otherwise
 	checkTimeout    = 10 * time.Minute // the same for checks
 	postgresLock    = 10 * time.Second // that a statement waits for a lock
 	postgresIdle    = 10 * time.Second // of a transaction whose process hangs
-	postgresGrace   = 5 * time.Second  // for an answer beyond the statement's time
+	postgresGrace   = 2 * time.Second  // beyond the statement's time, of a read or a transaction in all
 	connectTimeout  = 5 * time.Second  // unless the URL says otherwise
 	migrationLock   = 0x6265727468     // of the schema, a key of pg_advisory_lock
 )
@@ -36,9 +36,12 @@ const (
 // postgresEngine keeps the rows on a PostgreSQL server, which other processes
 // use too.
 type postgresEngine struct {
-	pool    *sql.DB
-	timeout time.Duration
-	hear    Observer
+	pool        *sql.DB
+	config      *pgx.ConnConfig
+	connections int
+	timeout     time.Duration
+	outage      *outage
+	hear        Observer
 
 	mu     sync.RWMutex // held for reading by each call
 	closed bool
@@ -58,7 +61,7 @@ func openPostgres(ctx context.Context, o Options) (*postgresEngine, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "berth"
 	}
-	e := &postgresEngine{timeout: o.Timeout, hear: o.Observe}
+	e := &postgresEngine{config: config, timeout: o.Timeout, outage: newOutage(), hear: o.Observe}
 	if e.timeout == 0 && o.Existing {
 		e.timeout = checkTimeout
 	}
@@ -75,9 +78,9 @@ func (e *postgresEngine) open(ctx context.Context, config *pgx.ConnConfig, o Opt
 		return err
 	}
 	e.pool = stdlib.OpenDB(*config, stdlib.OptionAfterConnect(e.settle))
-	n := cmp.Or(o.Connections, max(16, 4*runtime.GOMAXPROCS(0)))
-	e.pool.SetMaxOpenConns(n)
-	e.pool.SetMaxIdleConns(n)
+	e.connections = cmp.Or(o.Connections, max(16, 4*runtime.GOMAXPROCS(0)))
+	e.pool.SetMaxOpenConns(e.connections)
+	e.pool.SetMaxIdleConns(e.connections)
 	e.pool.SetConnMaxIdleTime(5 * time.Minute)
 	e.pool.SetConnMaxLifetime(time.Hour)
 	return e.pool.PingContext(ctx)
@@ -225,32 +228,41 @@ type textFile struct {
 func (f *textFile) Read(p []byte) (int, error) { return f.content.Read(p) }
 
 // query reads outside of any transaction. It is tried again where the server
-// has just ended the connection, as it does with all when it restarts.
+// has just ended the connection, as it does with all when it restarts, or has
+// none to give.
 func (e *postgresEngine) query(ctx context.Context, query string, args []any) (list *rows, err error) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	if e.closed {
 		return nil, ErrClosed
 	}
+	limited, cancel := e.limit(ctx)
 	for try := 1; ; try++ {
-		list, err = e.queryOnce(ctx, query, args)
-		if err == nil || try == maxLost || !lost(err) || !pause(ctx, try) {
-			return list, err
+		if err := e.outage.err(); err != nil {
+			cancel()
+			return nil, err
+		}
+		start := e.outage.now()
+		result, err := e.pool.QueryContext(limited, query, args...)
+		last := err == nil || try >= maxLost || worth(err) != maxLost || !pause(ctx, try)
+		err = late(err)
+		e.outage.heard(start, err, last, e.ask)
+		if err == nil {
+			return &rows{Rows: result, done: cancel}, nil
+		}
+		if last {
+			cancel()
+			return nil, err
 		}
 		e.hear.retried(err)
 	}
 }
 
-// queryOnce has its own time limit, for a server that is cut off from here does
-// not keep to its own.
-func (e *postgresEngine) queryOnce(ctx context.Context, query string, args []any) (*rows, error) {
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.timeout+postgresGrace)
-	list, err := e.pool.QueryContext(limited, query, args...)
-	if err != nil {
-		cancel()
-		return nil, late(err)
-	}
-	return &rows{Rows: list, done: cancel}, nil
+// limit is the time for a read or a transaction with all attempts at it, and
+// the wait for a connection: a server that is cut off from here does not keep to
+// its own limit for statements. It is not cut short with ctx.
+func (e *postgresEngine) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), e.timeout+postgresGrace)
 }
 
 // check looks for constraints and indexes that the server does not vouch for.
@@ -270,6 +282,7 @@ func (e *postgresEngine) close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.closed = true
+	e.outage.close()
 	if e.pool == nil {
 		return nil
 	}

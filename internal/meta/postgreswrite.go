@@ -19,7 +19,7 @@ import (
 const (
 	maxRaces = 12 // others, that took a row first
 	maxAsked = 3  // a constraint: perhaps another transaction's doing
-	maxLost  = 3  // a connection that ended
+	maxLost  = 24 // a connection that ended, or none to be had: a second or two
 )
 
 // How each kind of transaction begins, in one message to the server. Those that
@@ -41,9 +41,17 @@ func (e *postgresEngine) write(ctx context.Context, k kind, fn func(*tx) error) 
 	if e.closed {
 		return ErrClosed
 	}
+	limited, cancel := e.limit(ctx)
+	defer cancel()
 	for try := 1; ; try++ {
-		again, err := e.attempt(ctx, k, fn)
-		if err == nil || try >= again || !pause(ctx, try) {
+		if err := e.outage.err(); err != nil {
+			return err
+		}
+		start := e.outage.now()
+		again, err := e.attempt(ctx, limited, k, fn)
+		last := err == nil || try >= again || !pause(ctx, try)
+		e.outage.heard(start, err, last, e.ask)
+		if last {
 			return classify(err)
 		}
 		e.hear.retried(err)
@@ -62,21 +70,14 @@ func pause(ctx context.Context, try int) bool {
 }
 
 // attempt runs fn once. again is how many attempts its error is worth, 0 for
-// none: a commit without an answer may have been done.
-func (e *postgresEngine) attempt(ctx context.Context, k kind, fn func(*tx) error) (again int, err error) {
-	wait, cancelWait := context.WithTimeout(ctx, e.timeout)
-	defer cancelWait()
-	conn, err := e.pool.Conn(wait)
-	switch {
-	case ctx.Err() != nil && err != nil:
-		return 0, ctx.Err()
-	case err != nil:
+// none: a commit without an answer may have been done. Once begun it is not cut
+// short with the caller's context.
+func (e *postgresEngine) attempt(caller, ctx context.Context, k kind, fn func(*tx) error) (again int, err error) {
+	conn, err := e.connect(caller, ctx)
+	if err != nil {
 		return worth(err), late(err)
 	}
 	defer conn.Close()
-	// Once begun, it is not cut short with ctx.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*e.timeout+postgresGrace)
-	defer cancel()
 	if _, err := conn.ExecContext(ctx, begins[k], pgx.QueryExecModeSimpleProtocol); err != nil {
 		return rollback(ctx, conn, err)
 	}
@@ -105,13 +106,30 @@ func (e *postgresEngine) attempt(ctx context.Context, k kind, fn func(*tx) error
 	return 0, nil
 }
 
+// connect waits for a connection until the caller leaves or ctx ends.
+func (e *postgresEngine) connect(caller, ctx context.Context) (*sql.Conn, error) {
+	wait, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(caller, cancel)()
+	conn, err := e.pool.Conn(wait)
+	if err != nil && caller.Err() != nil {
+		return nil, caller.Err()
+	}
+	return conn, err
+}
+
 // late makes the end of this package's own time limits what it means.
 func late(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w: no answer in time: %w", ErrUnavailable, err)
+		err = fmt.Errorf("%w: %w: %w", ErrUnavailable, errLate, err)
 	}
 	return err
 }
+
+// errLate is beside ErrUnavailable where the server did not answer at all.
+var errLate = errors.New("no answer in time")
+
+func isLate(err error) bool { return errors.Is(err, errLate) }
 
 // rollback ends a transaction that failed. Where that fails too, the connection
 // is not used again, and the server ends the transaction with it.
@@ -134,6 +152,8 @@ func worth(err error) int {
 		return 0
 	}
 	switch e.Code {
+	case "53300": // too many connections: perhaps others give theirs back
+		return maxLost
 	case "40001", "40P01": // serialization failure, deadlock
 		return maxRaces
 	case "23503", "23505": // foreign key, unique

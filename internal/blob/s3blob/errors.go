@@ -15,8 +15,6 @@ import (
 	"github.com/berth-registry/berth/internal/blob"
 )
 
-var errSlow = errors.New("S3 takes no more bytes, or does not answer")
-
 // Codes of S3 and of services like it.
 var (
 	absent  = []string{"NoSuchKey", "NotFound"}
@@ -79,7 +77,8 @@ func failure(err error) error {
 		return fmt.Errorf("%w: %w", blob.ErrUnavailable, err)
 	case errors.As(err, &api):
 		if hint := advice[api.ErrorCode()]; hint != "" {
-			return fmt.Errorf("%w (%s)", err, hint)
+			// Nothing is wrong with what the client wants: it may come back.
+			return fmt.Errorf("%w: %w (%s)", blob.ErrUnavailable, err, hint)
 		}
 		return err
 	case errors.Is(err, context.Canceled), errors.Is(err, io.ErrUnexpectedEOF):

@@ -223,9 +223,9 @@ func TestErrors(t *testing.T) {
 		"unreachable": {func(int, string, *http.Request) (*http.Response, error) { return nil, io.EOF }, blob.ErrUnavailable, "EOF"},
 		"full":        {answer(507, "XMinioStorageFull"), blob.ErrFull, "XMinioStorageFull"},
 		"quota":       {answer(403, "QuotaExceeded"), blob.ErrFull, "QuotaExceeded"},
-		"denied":      {answer(403, "AccessDenied"), nil, "allow these credentials"},
-		"clock":       {answer(403, "RequestTimeTooSkewed"), nil, "clock"},
-		"bucket":      {answer(404, "NoSuchBucket"), nil, "create the bucket"},
+		"denied":      {answer(403, "AccessDenied"), blob.ErrUnavailable, "allow these credentials"},
+		"clock":       {answer(403, "RequestTimeTooSkewed"), blob.ErrUnavailable, "clock"},
+		"bucket":      {answer(404, "NoSuchBucket"), blob.ErrUnavailable, "create the bucket"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, rec := recorded(t, o)

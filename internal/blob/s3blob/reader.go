@@ -143,14 +143,3 @@ func (s *Store) valid(ctx context.Context, ttl time.Duration) (time.Duration, er
 	}
 	return min(ttl, left), nil
 }
-
-// cancelBody ends the context of its request.
-type cancelBody struct {
-	io.ReadCloser
-	cancel context.CancelFunc
-}
-
-func (b *cancelBody) Close() error {
-	defer b.cancel()
-	return b.ReadCloser.Close()
-}

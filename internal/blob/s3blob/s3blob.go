@@ -36,7 +36,7 @@ const (
 
 	defaultAttempts = 8
 	defaultBackoff  = 10 * time.Second
-	defaultTimeout  = time.Minute
+	defaultTimeout  = 10 * time.Second
 )
 
 // Checksum is what goes with the bytes of an object or a part, for the service
@@ -92,8 +92,9 @@ type Options struct {
 	// between two. Default: 8, 10 seconds.
 	Attempts int
 	Backoff  time.Duration
-	// Timeout of one attempt, besides the time that its body takes. Default:
-	// one minute.
+	// Timeout is how long the service may be silent: take no byte, or give
+	// none. What is read is tried again for as long, what is written for twice
+	// as long. Default: 10 seconds.
 	Timeout time.Duration
 	// Config replaces the SDK's own configuration (environment, files, web
 	// identity, container and instance roles); nil does not.
@@ -214,11 +215,12 @@ func (s *Store) configure(c *s3.Options) {
 	// Checksums are ours, as headers: see Checksum.
 	c.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	c.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
-	c.Retryer = retry.NewStandard(func(r *retry.StandardOptions) {
+	c.Retryer = bounded{retry.NewStandard(func(r *retry.StandardOptions) {
 		r.MaxAttempts = s.o.Attempts
 		r.MaxBackoff = s.o.Backoff
 		r.RateLimiter = ratelimit.None // attempts are bounded; uploads must not spend each other's
-	})
+	}), s.o.Timeout}
+	c.APIOptions = append(c.APIOptions, startClock)
 }
 
 // transport suits the SDK's own client, which may have certificates from its
@@ -233,43 +235,8 @@ func transport(client aws.HTTPClient) aws.HTTPClient {
 	}
 	return own.WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConns, t.MaxIdleConnsPerHost = 512, 256
-		t.ResponseHeaderTimeout = assembly * defaultTimeout
 		t.WriteBufferSize, t.ReadBufferSize = 64<<10, 64<<10
 	})
-}
-
-// patient ends attempts at requests that make no progress. Those with a body
-// have time for slowest bytes a second more; a POST may be the assembly of ten
-// thousand parts.
-type patient struct {
-	aws.HTTPClient
-	timeout time.Duration
-}
-
-const (
-	slowest  = 128 << 10
-	assembly = 10 // times the timeout
-)
-
-func (p patient) Do(r *http.Request) (*http.Response, error) {
-	if r.Method == http.MethodGet {
-		return p.HTTPClient.Do(r) // its body takes as long as its reader does
-	}
-	limit := p.timeout + time.Duration(max(0, r.ContentLength)/slowest)*time.Second
-	if r.Method == http.MethodPost {
-		limit *= assembly
-	}
-	ctx, cancel := context.WithTimeoutCause(r.Context(), limit, errSlow)
-	resp, err := p.HTTPClient.Do(r.WithContext(ctx))
-	if err != nil {
-		if cause := context.Cause(ctx); errors.Is(cause, errSlow) {
-			err = fmt.Errorf("%w after %v", errSlow, limit)
-		}
-		cancel()
-		return resp, err
-	}
-	resp.Body = &cancelBody{resp.Body, cancel}
-	return resp, nil
 }
 
 // name is the full key of an object whose key has passed CheckKey.
