@@ -12,9 +12,11 @@ func newBuildah(t *testing.T) *client {
 	return buildah
 }
 
-func TestBuildah(t *testing.T) {
-	buildah := newBuildah(t)
-	r := newRepo(t, "buildah/app")
+func TestBuildah(t *testing.T) { onBoth(t, testBuildah) }
+
+func testBuildah(t *testing.T, at *place) {
+	buildah := newBuildah(t).at(at)
+	r := newRepo(t, at, "buildah/app")
 	plain := "--tls-verify=false"
 
 	work := buildah.run("from", "scratch")
@@ -32,7 +34,7 @@ func TestBuildah(t *testing.T) {
 			r.same(format.name, readFile(t, digestFile))
 			equal(t, "media type", r.verify(format.name).MediaType, format.mediaType)
 
-			pulled := newBuildah(t)
+			pulled := newBuildah(t).at(at)
 			pulled.run("pull", plain, r.at(format.name))
 			equal(t, "layers",
 				pulled.run("inspect", "--type", "image", "--format", "{{.OCIv1.RootFS.DiffIDs}}", r.at(format.name)),

@@ -32,12 +32,14 @@ disabled_plugins = [
 	return ctr
 }
 
-func TestContainerd(t *testing.T) {
+func TestContainerd(t *testing.T) { onBoth(t, testContainerd) }
+
+func testContainerd(t *testing.T, at *place) {
 	ctr := newCtr(t)
-	r, other := newRepo(t, "containerd/app"), newRepo(t, "containerd/pushed")
+	r, other := newRepo(t, at, "containerd/app"), newRepo(t, at, "containerd/pushed")
 	image := r.pushImage("v1", 900, 901, 902)
 
-	ctr.run("images", "pull", "--plain-http", "--snapshotter", "native", r.at("v1"))
+	ctr.run(at.ctr("images", "pull", "--plain-http", "--snapshotter", "native", r.at("v1"))...)
 	if list := ctr.run("images", "ls", "name=="+r.at("v1")); !strings.Contains(list, image.Digest) {
 		t.Fatalf("ctr images ls lacks %s:\n%s", image.Digest, list)
 	}
@@ -51,7 +53,7 @@ func TestContainerd(t *testing.T) {
 	equal(t, "manifest in containerd", fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(stored))), image.Digest)
 
 	ctr.run("images", "tag", r.at("v1"), other.at("v2"))
-	ctr.run("images", "push", "--plain-http", other.at("v2"))
+	ctr.run(at.ctr("images", "push", "--plain-http", other.at("v2"))...)
 	other.same("v2", image.Digest)
 	other.hasTags("v2")
 	r.hasTags("v1")

@@ -7,8 +7,10 @@ import (
 	"testing"
 )
 
-func TestCosign(t *testing.T) {
-	cosign := newClient(t, "cosign")
+func TestCosign(t *testing.T) { onBoth(t, testCosign) }
+
+func testCosign(t *testing.T, at *place) {
+	cosign := newClient(t, "cosign").at(at)
 	cosign.env = append(cosign.env, "COSIGN_PASSWORD=x", "COSIGN_EXPERIMENTAL=1",
 		// no look-up of a trust root outside of this machine
 		"TUF_MIRROR=http://127.0.0.1:1", "TUF_ROOT="+filepath.Join(cosign.home, "tuf"))
@@ -23,7 +25,7 @@ func TestCosign(t *testing.T) {
 		{"referrers", "--registry-referrers-mode=oci-1-1", "--experimental-oci11=true"},
 	} {
 		t.Run(mode.name, func(t *testing.T) {
-			r := newRepo(t, "cosign/"+mode.name)
+			r := newRepo(t, at, "cosign/"+mode.name)
 			image := r.pushImage("v1", uint64(800+i)) // distinct images: one blob store
 			verifyHere := append(verify[:len(verify):len(verify)], mode.verify, r.at(image.Digest))
 			cosign.fails(verifyHere...)

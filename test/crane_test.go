@@ -7,9 +7,11 @@ import (
 	"testing"
 )
 
-func TestCrane(t *testing.T) {
-	crane := newClient(t, "crane")
-	r, other := newRepo(t, "crane/app"), newRepo(t, "crane/copied")
+func TestCrane(t *testing.T) { everywhere(t, testCrane) }
+
+func testCrane(t *testing.T, at *place) {
+	crane := newClient(t, "crane").at(at)
+	r, other := newRepo(t, at, "crane/app"), newRepo(t, at, "crane/copied")
 	one := crane.file("one.tar", layerTar("one", stuff{600, 300_000}.bytes()))
 	two := crane.file("two.tar", layerTar("two", stuff{601, 300_000}.bytes()))
 

@@ -24,9 +24,11 @@ func newDocker(t *testing.T) *client {
 	return docker
 }
 
-func TestDocker(t *testing.T) {
-	docker := newDocker(t)
-	r := newRepo(t, "docker/app")
+func TestDocker(t *testing.T) { onBoth(t, testDocker) }
+
+func testDocker(t *testing.T, at *place) {
+	docker := newDocker(t).at(at)
+	r := newRepo(t, at, "docker/app")
 
 	docker.run("build", "-t", r.at("v1"), docker.buildContext(100))
 	id := docker.run("image", "inspect", "-f", "{{.Id}} {{.RootFS.Layers}}", r.at("v1"))
@@ -49,7 +51,7 @@ func TestDocker(t *testing.T) {
 		docker.run("tag", r.at(pushed.Digest), r.at("v1"))
 	})
 	t.Run("mount", func(t *testing.T) {
-		other := newRepo(t, "docker/mounted")
+		other := newRepo(t, at, "docker/mounted")
 		docker.run("tag", r.at("v1"), other.at("v1"))
 		docker.run("push", other.at("v1"))
 		other.same("v1", pushed.Digest)

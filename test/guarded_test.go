@@ -234,18 +234,25 @@ func (g *guarded) as(c credential) *api {
 	return g.with(header)
 }
 
+// root speaks with the administrator's key.
+func (g *guarded) root() *api { return g.as(credential{"x", g.admin}) }
+
 // bearer speaks to the server with a token.
 func (g *guarded) bearer(token string) *api { return g.with("Bearer " + token) }
 
 // with speaks to the server with an Authorization header.
 func (g *guarded) with(authorization string) *api {
-	return &api{base: g.base, http: &http.Client{Transport: authorized{authorization}}}
+	return &api{base: g.base, http: &http.Client{Transport: authorized{authorization, g.host()}}}
 }
 
-// authorized is a transport that adds a header.
-type authorized struct{ value string }
+// authorized is a transport that adds a header to what goes to a host, and not
+// where that sends its clients.
+type authorized struct{ value, host string }
 
 func (a authorized) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host != a.host {
+		return http.DefaultTransport.RoundTrip(r)
+	}
 	r = r.Clone(r.Context())
 	r.Header.Set("Authorization", a.value)
 	return http.DefaultTransport.RoundTrip(r)

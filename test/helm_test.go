@@ -7,9 +7,11 @@ import (
 	"testing"
 )
 
-func TestHelm(t *testing.T) {
-	helm := newClient(t, "helm")
-	r := newRepo(t, "helm/charts/tiny")
+func TestHelm(t *testing.T) { onBoth(t, testHelm) }
+
+func testHelm(t *testing.T, at *place) {
+	helm := newClient(t, "helm").at(at)
+	r := newRepo(t, at, "helm/charts/tiny")
 	folder := "oci://" + r.api.host() + "/helm/charts"
 	helm.file("tiny/templates/map.yaml", []byte("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ .Release.Name }}\n"))
 

@@ -232,7 +232,7 @@ func TestLogInFlood(t *testing.T) {
 				default:
 				}
 				from := fmt.Sprintf("10.%d.%d.%d", i, n/250, n%250)
-				a := &api{base: w.base, http: &http.Client{Transport: authorized{basicHeader(fmt.Sprint("somebody", i, "-", n), "guess")}}}
+				a := w.with(basicHeader(fmt.Sprint("somebody", i, "-", n), "guess"))
 				res, err := a.call("GET", "/v2/", nil, []string{"X-Forwarded-For", from}, 401, 429, 503)
 				if err != nil {
 					t.Error(err)

@@ -52,9 +52,6 @@ func newTeam(t *testing.T, settings ...string) *team {
 	return w
 }
 
-// root speaks with the administrator's key.
-func (w *team) root() *api { return w.as(credential{"x", w.admin}) }
-
 // tryClient logs in with every kind of credential, right and wrong, and wants
 // of pulls and pushes what the credential is worth.
 func tryClient(t *testing.T, w *team, c *loginClient) {

@@ -16,8 +16,10 @@ import (
 
 // shared is what every test of the package uses; TestMain fills it.
 var shared struct {
-	binary string  // the berth program
-	server *server // one process for all client tests
+	dir    string    // of all that outlives a test
+	binary string    // the berth program
+	server *server   // one process for all client tests
+	fleet  lazyFleet // see sharedFleet
 }
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -28,6 +30,10 @@ func run(m *testing.M) int {
 		return report(err)
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL is another user
+		return report(err)
+	}
+	shared.dir = dir
 	if shared.binary, err = program(dir); err != nil {
 		return report(err)
 	}
@@ -38,8 +44,14 @@ func run(m *testing.M) int {
 	if err := shared.server.terminate(); err != nil {
 		code = report(fmt.Errorf("the server of the client tests: %w", err))
 	}
+	if err := shared.fleet.end(); err != nil {
+		code = report(err)
+	}
 	if code != 0 {
 		fmt.Fprintf(os.Stderr, "end of the server's log:\n%s\n", shared.server.log.tail())
+		if f := shared.fleet.fleet; f != nil {
+			fmt.Fprint(os.Stderr, f.logs())
+		}
 	}
 	printClients()
 	return code

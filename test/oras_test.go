@@ -15,11 +15,13 @@ import (
 )
 
 // TestOras uses the library that is the client code of the oras CLI and of helm.
-func TestOras(t *testing.T) {
+func TestOras(t *testing.T) { everywhere(t, testOras) }
+
+func testOras(t *testing.T, at *place) {
 	note(t, "oras-go", moduleVersion(t, "oras.land/oras-go/v2"))
 	ctx := t.Context()
-	r, other := newRepo(t, "oras/app"), newRepo(t, "oras/copied")
-	app, copied := orasRepo(t, r), orasRepo(t, other)
+	r, other := newRepo(t, at, "oras/app"), newRepo(t, at, "oras/copied")
+	app, copied := at.oras(orasRepo(t, r)), at.oras(orasRepo(t, other))
 
 	local := memory.New()
 	artifact := orasPack(t, local, "application/x-app", nil, 1000)

@@ -14,9 +14,11 @@ func newPodman(t *testing.T) *client {
 	return podman
 }
 
-func TestPodman(t *testing.T) {
-	podman := newPodman(t)
-	r := newRepo(t, "podman/app")
+func TestPodman(t *testing.T) { onBoth(t, testPodman) }
+
+func testPodman(t *testing.T, at *place) {
+	podman := newPodman(t).at(at)
+	r := newRepo(t, at, "podman/app")
 	plain := "--tls-verify=false"
 
 	podman.run("build", "--isolation=chroot", "-t", r.at("v1"), podman.buildContext(300))

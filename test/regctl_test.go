@@ -5,9 +5,11 @@ import (
 	"testing"
 )
 
-func TestRegctl(t *testing.T) {
-	regctl := newClient(t, "regctl")
-	r, other := newRepo(t, "regctl/app"), newRepo(t, "regctl/copied")
+func TestRegctl(t *testing.T) { onBoth(t, testRegctl) }
+
+func testRegctl(t *testing.T, at *place) {
+	regctl := newClient(t, "regctl").at(at)
+	r, other := newRepo(t, at, "regctl/app"), newRepo(t, at, "regctl/copied")
 	regctl.env = append(regctl.env, "REGCTL_CONFIG="+regctl.file("regctl.json", []byte("{}")))
 	regctl.run("registry", "set", "--skip-check", "--tls", "disabled", r.api.host())
 	image := r.pushImage("v1", 700, 701)

@@ -6,15 +6,15 @@ import (
 	"testing"
 )
 
-// repo is one repository on the shared server, for one test.
+// repo is one repository of a registry, for one test.
 type repo struct {
 	t    *testing.T
 	api  *api
 	name string
 }
 
-func newRepo(t *testing.T, name string) *repo {
-	return &repo{t, shared.server.api, name}
+func newRepo(t *testing.T, at *place, name string) *repo {
+	return &repo{t, at.api, name}
 }
 
 // at is the reference of a tag or digest in the form that clients take.

@@ -37,9 +37,10 @@ func berth(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// start runs berth on a free loopback port and returns once it is ready.
-func start(data string) (*server, error) {
-	s, err := launch(data)
+// start runs berth on a free loopback port, with settings of its environment
+// (NAME=value), and returns once it is ready.
+func start(data string, settings ...string) (*server, error) {
+	s, err := launch(data, settings...)
 	if err != nil {
 		return nil, err
 	}
@@ -56,9 +57,10 @@ func start(data string) (*server, error) {
 }
 
 // launch runs berth without waiting for anything.
-func launch(data string) (*server, error) {
+func launch(data string, settings ...string) (*server, error) {
 	s := &server{log: &logBook{ready: make(chan string, 1)}, done: make(chan struct{})}
 	s.cmd = berth("serve", "--listen", "127.0.0.1:0", "--data", data)
+	s.cmd.Env = append(s.cmd.Env, settings...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
@@ -78,6 +80,12 @@ func mustStart(t *testing.T, data string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	endWith(t, s)
+	return s
+}
+
+// endWith kills a server at the end of the test.
+func endWith(t *testing.T, s *server) {
 	t.Cleanup(func() {
 		select {
 		case <-s.done:
@@ -89,7 +97,6 @@ func mustStart(t *testing.T, data string) *server {
 			t.Logf("end of the server's log:\n%s", s.log.tail())
 		}
 	})
-	return s
 }
 
 // kill ends the process as a power cut would and waits until it is gone.

@@ -29,10 +29,12 @@ func multiArch(t *testing.T) string {
 	return layout
 }
 
-func TestSkopeo(t *testing.T) {
+func TestSkopeo(t *testing.T) { everywhere(t, testSkopeo) }
+
+func testSkopeo(t *testing.T, at *place) {
 	source := multiArch(t)
-	skopeo := newClient(t, "skopeo")
-	r, other := newRepo(t, "skopeo/app"), newRepo(t, "skopeo/copied")
+	skopeo := newClient(t, "skopeo").at(at)
+	r, other := newRepo(t, at, "skopeo/app"), newRepo(t, at, "skopeo/copied")
 	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(rawManifest(skopeo, source)))
 
 	skopeo.run("copy", "--all", "--dest-tls-verify=false", source, "docker://"+r.at("v1"))

@@ -47,6 +47,17 @@ func (r *readiness) check() error {
 	return r.err
 }
 
+// leaving makes the last answer on each connection say so once the server is
+// about to stop. To close idle ones instead would lose what is sent meanwhile.
+func (r *readiness) leaving(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if r.stopping.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, req)
+	})
+}
+
 func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	if err := r.check(); err != nil {
 		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready", "reason": err.Error()})

@@ -54,7 +54,7 @@ func Serve(ctx context.Context, c *config.Config, version string, s Streams) err
 	defer site.closeWithin(cutTimeout)
 	requests := &requests{}
 	srv := &http.Server{
-		Handler:           requests.counted(site.handler),
+		Handler:           requests.counted(site.ready.leaving(site.handler)),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
@@ -79,7 +79,7 @@ func Serve(ctx context.Context, c *config.Config, version string, s Streams) err
 	background.Go(func() { collectForever(ctx, st.registry, c.GC.Interval, log) })
 	announce(s.Out, ln, srv.TLSConfig != nil)
 	warn(c, log)
-	return run(ctx, srv, ln, site.ready, requests, c.Shutdown.Grace, log)
+	return run(ctx, srv, ln, site.ready, requests, c.Shutdown.Delay, c.Shutdown.Grace, log)
 }
 
 // warn tells of settings that are dangerous beyond this machine.
@@ -96,8 +96,9 @@ func warn(c *config.Config, log *slog.Logger) {
 	}
 }
 
-// run serves until ctx ends or the server fails.
-func run(ctx context.Context, srv *http.Server, ln net.Listener, ready *readiness, requests *requests, grace time.Duration, log *slog.Logger) error {
+// run serves until ctx ends or the server fails, and then for as long as delay,
+// for whoever has not noticed yet.
+func run(ctx context.Context, srv *http.Server, ln net.Listener, ready *readiness, requests *requests, delay, grace time.Duration, log *slog.Logger) error {
 	failed := make(chan error, 1)
 	go func() {
 		if srv.TLSConfig != nil {
@@ -112,6 +113,14 @@ func run(ctx context.Context, srv *http.Server, ln net.Listener, ready *readines
 	case <-ctx.Done():
 	}
 	ready.stopping.Store(true)
+	if delay > 0 {
+		log.Info("stopping: not ready any more, requests are still served", "delay", delay)
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(delay):
+	}
 	log.Info("stopping: running requests may finish", "grace", grace)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()

@@ -159,6 +159,7 @@ func (s *site) routes() (http.Handler, error) {
 		oci: ocihttp.New(ocihttp.Options{
 			Open: s.registryFor, Identify: s.identify, MayPush: s.mayPush, Challenge: challenges.Value,
 			Log: s.log, BodyIdle: s.config.HTTP.BodyIdle,
+			Redirect: redirects(s.config), RedirectTTL: s.config.Storage.S3.RedirectTTL,
 			Answered: func(route, method string, status int, took time.Duration) {
 				s.metrics.Request("oci", route, method, status, took)
 			},
@@ -180,6 +181,11 @@ func (s *site) routes() (http.Handler, error) {
 func CheckConfig(c *config.Config) error {
 	if _, err := auth.NewChallenges(auth.ServiceOf(c.URLs()), c.URLs()); err != nil {
 		return fmt.Errorf("url: %w", err)
+	}
+	if o := bucketOf(c); o.Bucket != "" {
+		if err := o.Check(); err != nil {
+			return fmt.Errorf("storage.s3: %w", err)
+		}
 	}
 	if o := c.Auth.OIDC; o.Issuer != "" {
 		if _, err := oidc.NewPeople(oidc.PeopleOptions{Issuer: o.Issuer, ClientID: o.ClientID}); err != nil {

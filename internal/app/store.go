@@ -3,9 +3,12 @@ package app
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/netip"
 	"path/filepath"
 	"slices"
 
+	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/blob"
 	"github.com/berth-registry/berth/internal/blob/fsblob"
 	"github.com/berth-registry/berth/internal/blob/s3blob"
@@ -80,11 +83,36 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 // openBlobs opens the folder or the bucket.
 func openBlobs(ctx context.Context, c *config.Config) (blob.Store, error) {
 	if o := c.Storage.S3; o.Bucket != "" {
-		return s3blob.New(ctx, s3blob.Options{
-			Bucket: o.Bucket, Region: o.Region, Endpoint: o.Endpoint, PathStyle: o.PathStyle, Prefix: o.Prefix, Scratch: c.Data,
-		})
+		return s3blob.New(ctx, bucketOf(c))
 	}
 	return fsblob.New(c.Storage.Folder.Path)
+}
+
+// bucketOf is the bucket that c describes.
+func bucketOf(c *config.Config) s3blob.Options {
+	o := c.Storage.S3
+	return s3blob.Options{
+		Bucket: o.Bucket, Region: o.Region, Endpoint: o.Endpoint, PublicEndpoint: o.PublicEndpoint, PathStyle: o.PathStyle, Prefix: o.Prefix,
+		PartSize: o.PartSize, EqualParts: o.EqualParts, Memory: o.Memory, TotalMemory: o.TotalMemory, Scratch: c.Data,
+		Checksum: s3blob.Checksum(o.Checksum), Encryption: o.Encryption, KMSKey: o.KMSKey, StorageClass: o.StorageClass,
+		Attempts: o.Attempts, Timeout: o.Timeout,
+	}
+}
+
+// redirects says which clients go to the bucket for blobs; nil: all. A folder
+// has no addresses to go to.
+func redirects(c *config.Config) func(*http.Request) bool {
+	switch c.Storage.S3.Redirect {
+	case "never":
+		return func(*http.Request) bool { return false }
+	case "networks":
+		near := c.RedirectNetworks()
+		return func(r *http.Request) bool {
+			from := auth.AddressOf(r)
+			return slices.ContainsFunc(near, func(p netip.Prefix) bool { return p.Contains(from) })
+		}
+	}
+	return nil
 }
 
 func (st *store) close() {

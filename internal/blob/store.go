@@ -17,6 +17,9 @@ var (
 	ErrNotFound    = errors.New("blob object not found")
 	ErrUnsupported = errors.New("not supported by this blob store")
 	ErrFull        = errors.New("blob store is full")
+	// ErrSealed: the object was sealed before, and the store cannot tell from
+	// which bytes.
+	ErrSealed = errors.New("blob object is sealed already")
 	// ErrUnavailable: the same call may succeed later.
 	ErrUnavailable = errors.New("blob store cannot be reached, or is overloaded")
 )
@@ -58,7 +61,10 @@ type Store interface {
 	Append(ctx context.Context, key string, s State, r io.Reader) (State, error)
 
 	// Seal makes the object of s.Size bytes readable and durable. Sealing again
-	// with the same state is no error, for the caller may have crashed between.
+	// with the same state is no error, for the caller may have crashed between;
+	// but it may be ErrSealed where two writers went on from one state and the
+	// store cannot tell whose bytes are sealed: the caller reads them, then.
+	// Nothing replaces a sealed object.
 	Seal(ctx context.Context, key string, s State) error
 
 	// Abort frees an object that was not sealed. An absent one is no error.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -26,10 +27,7 @@ type Config struct {
 	}
 	Storage struct {
 		Folder struct{ Path string }
-		S3     struct { // no bucket: the folder
-			Bucket, Region, Endpoint, Prefix string
-			PathStyle                        bool
-		}
+		S3     S3
 	}
 	Auth     Auth
 	Projects struct {
@@ -41,7 +39,7 @@ type Config struct {
 	Log      struct{ Level, Format string }
 	Uploads  struct{ Expire time.Duration }
 	GC       struct{ Interval, UnreferencedAfter time.Duration }
-	Shutdown struct{ Grace time.Duration }
+	Shutdown struct{ Delay, Grace time.Duration }
 	HTTP     struct {
 		BodyIdle       time.Duration
 		TrustedProxies string // see Config.TrustedProxies
@@ -49,6 +47,23 @@ type Config struct {
 	Repositories []Repository
 
 	origins map[string]string // key path → where its value came from; absent: the default
+}
+
+// S3 is a bucket for the blobs.
+type S3 struct {
+	Bucket, Region, Endpoint, Prefix string // no bucket: the folder
+	PathStyle                        bool
+
+	PublicEndpoint, Redirect string
+	RedirectNetworks         string // see Config.RedirectNetworks
+	RedirectTTL              time.Duration
+
+	PartSize, Memory, TotalMemory    int64
+	EqualParts                       bool
+	Checksum                         string
+	Encryption, KMSKey, StorageClass string
+	Attempts                         int
+	Timeout                          time.Duration
 }
 
 // Auth is how callers prove who they are.
@@ -69,14 +84,11 @@ func (c *Config) URLs() []string {
 }
 
 // TrustedProxies are the networks whose word on a client's address is taken.
-func (c *Config) TrustedProxies() (networks []netip.Prefix) {
-	for _, s := range list(c.HTTP.TrustedProxies) {
-		if p, err := parseNetwork(s); err == nil { // always: Load has checked it
-			networks = append(networks, p)
-		}
-	}
-	return networks
-}
+func (c *Config) TrustedProxies() []netip.Prefix { return networks(c.HTTP.TrustedProxies) }
+
+// RedirectNetworks are those whose clients are redirected to the S3 service,
+// where storage.s3.redirect is "networks".
+func (c *Config) RedirectNetworks() []netip.Prefix { return networks(c.Storage.S3.RedirectNetworks) }
 
 // Repository is what holds for the repositories whose names match.
 type Repository struct {
@@ -178,6 +190,7 @@ func (l *loader) finish() (*Config, error) {
 	if c.Storage.S3.Bucket != "" && c.Storage.Folder.Path != "" {
 		l.problem("storage.folder.path and storage.s3.bucket exclude each other: keep one")
 	}
+	l.checkS3(c.Storage.S3)
 	if len(l.problems) > 0 {
 		return nil, errors.Join(l.problems...)
 	}
@@ -188,6 +201,22 @@ func (l *loader) finish() (*Config, error) {
 		l.derive("storage.folder.path", &c.Storage.Folder.Path, "blobs")
 	}
 	return c, nil
+}
+
+// checkS3 finds what contradicts itself.
+func (l *loader) checkS3(o S3) {
+	if (o.Redirect == "networks") != (o.RedirectNetworks != "") {
+		l.problem("storage.s3.redirect: networks and storage.s3.redirect_networks belong together: set both or neither")
+	}
+	if o.KMSKey != "" && o.Encryption != "aws:kms" {
+		l.problem("storage.s3.kms_key needs storage.s3.encryption: aws:kms")
+	}
+	if o.PublicEndpoint != "" && o.Redirect == "never" {
+		l.problem("storage.s3.public_endpoint is for redirection, and storage.s3.redirect is never: keep one")
+	}
+	if strings.HasPrefix(o.Prefix, "/") {
+		l.problem("storage.s3.prefix must not begin with a slash")
+	}
 }
 
 // derive gives a path that nobody set its place in the data folder.

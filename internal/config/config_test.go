@@ -36,6 +36,10 @@ func TestDefaults(t *testing.T) {
 	want.Data = "./berth-data"
 	want.Metadata.SQLite.Path = "berth-data/berth.db"
 	want.Storage.Folder.Path = "berth-data/blobs"
+	want.Storage.S3 = S3{
+		Redirect: "always", RedirectTTL: 20 * time.Minute, PartSize: 8 << 20, Memory: 32 << 20, TotalMemory: 384 << 20,
+		Checksum: "crc32", Attempts: 8, Timeout: time.Minute,
+	}
 	want.Auth.Mode = "auto"
 	want.Auth.TokenTTL, want.Auth.KeyRotation, want.Auth.RefreshTTL = 5*time.Minute, 30*24*time.Hour, 90*24*time.Hour
 	want.Auth.OIDC.NameClaim, want.Auth.OIDC.GroupsClaim = "preferred_username", "groups"
@@ -70,18 +74,21 @@ func TestPrecedence(t *testing.T) {
 // Each key can be set by its variable, and by the file, to something else than
 // its default.
 func TestEveryKey(t *testing.T) {
-	other := map[kind]string{text: "else", boolean: "true", duration: "36h"}
+	other := map[kind]string{text: "else", boolean: "true", duration: "36h", size: "16MiB", number: "3"}
 	special := map[string]string{
 		"listen": "[::1]:0", "log.level": "debug", "log.format": "json",
 		"url": "https://r.test/x", "other_urls": "http://a:5000,https://b", "auth.mode": "required",
 		"auth.oidc.issuer": "https://id", "projects.newcomers": "claim", "http.trusted_proxies": "10.0.0.0/8, ::1", "admin.listen": "[::1]:9000",
 		"metadata.postgres.url": "postgres://berth@localhost/berth", "storage.s3.endpoint": "http://localhost:9000",
+		"storage.s3.public_endpoint": "https://s3.test", "storage.s3.redirect": "networks", "storage.s3.redirect_networks": "10.0.0.0/8, ::1",
+		"storage.s3.redirect_ttl": "1h", "storage.s3.checksum": "md5", "storage.s3.encryption": "aws:kms",
 	}
 	// Keys that others have to stand beside.
 	beside := map[string][]string{
 		"tls.cert": {"BERTH_TLS_KEY=else"}, "tls.key": {"BERTH_TLS_CERT=else"},
 		"auth.oidc.issuer": {"BERTH_AUTH_OIDC_CLIENT_ID=x", "BERTH_URL=https://x"}, "auth.oidc.client_id": {"BERTH_AUTH_OIDC_ISSUER=https://x", "BERTH_URL=https://x"},
-		"other_urls": {"BERTH_URL=https://x"},
+		"other_urls": {"BERTH_URL=https://x"}, "storage.s3.kms_key": {"BERTH_STORAGE_S3_ENCRYPTION=aws:kms"},
+		"storage.s3.redirect": {"BERTH_STORAGE_S3_REDIRECT_NETWORKS=10.0.0.1"}, "storage.s3.redirect_networks": {"BERTH_STORAGE_S3_REDIRECT=networks"},
 	}
 	for _, k := range keys {
 		t.Run(k.path, func(t *testing.T) {
@@ -124,6 +131,21 @@ func TestFileProblems(t *testing.T) {
 		{"URL", "url: registry.example.com\n", []string{`must be an address such as https://registry.example.com`}},
 		{"URL with a quote", `url: 'https://x/"'` + "\n", []string{`must be an address such as`}},
 		{"two storages", "storage:\n  folder:\n    path: x\n  s3:\n    bucket: y\n", []string{`exclude each other`}},
+		{"networks of nobody", "storage:\n  s3:\n    redirect: networks\n", []string{`storage.s3.redirect_networks belong together`}},
+		{"networks for nothing", "storage:\n  s3:\n    redirect_networks: 10.0.0.0/8\n", []string{`storage.s3.redirect_networks belong together`}},
+		{"redirected to nowhere", "storage:\n  s3:\n    redirect: never\n    public_endpoint: https://x\n", []string{`storage.s3.public_endpoint is for redirection`}},
+		{"redirect", "storage:\n  s3:\n    redirect: sometimes\n", []string{`:3:15: storage.s3.redirect: must be one of always, never, networks, not "sometimes"`}},
+		{"long URL", "storage:\n  s3:\n    redirect_ttl: 1d\n", []string{`must be at most 12h, not "1d"`}},
+		{"short URL", "storage:\n  s3:\n    redirect_ttl: 5s\n", []string{`must be at least 1m, not "5s"`}},
+		{"key of nothing", "storage:\n  s3:\n    kms_key: x\n", []string{`needs storage.s3.encryption: aws:kms`}},
+		{"encryption", "storage:\n  s3:\n    encryption: rot13\n", []string{`must be one of AES256, aws:kms, not "rot13"`}},
+		{"no unit of a size", "storage:\n  s3:\n    memory: 33554432\n", []string{`:3:13: storage.s3.memory: must be a size such as 512KiB, 32MiB or 1GiB, not "33554432"`}},
+		{"another unit", "storage:\n  s3:\n    memory: 32MB\n", []string{`must be a size such as`}},
+		{"part too small", "storage:\n  s3:\n    part_size: 4MiB\n", []string{`storage.s3.part_size: must be from 5MiB to 64MiB, not "4MiB"`}},
+		{"part too large", "storage:\n  s3:\n    part_size: 1GiB\n", []string{`must be from 5MiB to 64MiB`}},
+		{"no attempt", "storage:\n  s3:\n    attempts: 0\n", []string{`:3:15: storage.s3.attempts: must be a number from 1 to 20, not "0"`}},
+		{"attempts in words", "storage:\n  s3:\n    attempts: many\n", []string{`must be a number from 1 to 20, not "many"`}},
+		{"prefix", "storage:\n  s3:\n    prefix: /berth\n", []string{`storage.s3.prefix must not begin with a slash`}},
 		{"two databases", "metadata:\n  sqlite:\n    path: x\n  postgres:\n    url: postgres://x\n", []string{`exclude each other`}},
 		{"no database", "metadata:\n  postgres:\n    url: mysql://root:secret@x\n", []string{`must be a URL such as postgres://berth@localhost/berth, not "mysql://root:xxxxx@x"`}},
 		{"half a provider", "auth:\n  oidc:\n    issuer: https://id\n", []string{`auth.oidc.issuer and auth.oidc.client_id belong together`}},

@@ -208,7 +208,7 @@ func (f *file) value(path string, want kind, at *token.Token, n ast.Node) (strin
 			return v.Token.Value, true
 		}
 	case *ast.IntegerNode:
-		if want == duration { // the message about the missing unit is its parser's
+		if want == duration || want == size || want == number { // the message about a missing unit is its parser's
 			return v.Token.Value, true
 		}
 	}

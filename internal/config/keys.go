@@ -14,6 +14,8 @@ const (
 	text kind = iota
 	boolean
 	duration
+	size
+	number
 )
 
 func (k kind) String() string {
@@ -22,6 +24,10 @@ func (k kind) String() string {
 		return "true or false"
 	case duration:
 		return "a duration such as 90s, 24h or 7d"
+	case size:
+		return "a size such as 512KiB, 32MiB or 1GiB"
+	case number:
+		return "a whole number"
 	default:
 		return "text"
 	}
@@ -69,12 +75,40 @@ var keys = []key{
 		func(c *Config) *string { return &c.Storage.S3.Bucket }),
 	textKey("storage.s3.region", "", "Region of the bucket, if the environment does not say it.",
 		func(c *Config) *string { return &c.Storage.S3.Region }),
-	textKey("storage.s3.endpoint", "", "URL of the S3 service, if it is not AWS'. Clients are sent there for blobs, and must reach it.",
+	textKey("storage.s3.endpoint", "", "URL of the S3 service, if it is not AWS'. Clients are sent there for blobs, unless `storage.s3.redirect` or `storage.s3.public_endpoint` says otherwise.",
 		func(c *Config) *string { return &c.Storage.S3.Endpoint }, checkURL),
 	boolKey("storage.s3.path_style", "false", "Put the bucket's name into the path instead of the host name.",
 		func(c *Config) *bool { return &c.Storage.S3.PathStyle }),
 	textKey("storage.s3.prefix", "", "What the names of objects in the bucket begin with, such as `berth/`.",
 		func(c *Config) *string { return &c.Storage.S3.Prefix }),
+	textKey("storage.s3.public_endpoint", "", "URL of the S3 service as clients reach it, if they do so by another than `storage.s3.endpoint`.",
+		func(c *Config) *string { return &c.Storage.S3.PublicEndpoint }, checkURL),
+	textKey("storage.s3.redirect", "always", "Which clients get blobs from the S3 service itself, by redirection to a URL that is signed for a while: `always` all, `never` none, `networks` those in `storage.s3.redirect_networks`. To all others Berth sends the bytes.",
+		func(c *Config) *string { return &c.Storage.S3.Redirect }, oneOf("always", "never", "networks")),
+	textKey("storage.s3.redirect_networks", "", "Addresses and networks of clients that reach the S3 service, separated by commas.",
+		func(c *Config) *string { return &c.Storage.S3.RedirectNetworks }, each(checkNetwork)),
+	durationKey("storage.s3.redirect_ttl", "20m", "How long such a URL is good, up to 12h. A blob that is deleted stays in the bucket for as long.",
+		func(c *Config) *time.Duration { return &c.Storage.S3.RedirectTTL }, time.Minute).upTo(12 * time.Hour),
+	sizeKey("storage.s3.part_size", "8MiB", "Size of the first parts of an upload, 5MiB to 64MiB; later ones are larger.",
+		func(c *Config) *int64 { return &c.Storage.S3.PartSize }, 5<<20, 64<<20),
+	boolKey("storage.s3.equal_parts", "false", "Make all parts of an upload `storage.s3.part_size` large, as some services demand; a blob then has at most 10 000 of them. Always on with Cloudflare R2.",
+		func(c *Config) *bool { return &c.Storage.S3.EqualParts }),
+	sizeKey("storage.s3.memory", "32MiB", "Buffers of one upload, at least 11MiB. A part that they have no room for goes through a file in `data`.",
+		func(c *Config) *int64 { return &c.Storage.S3.Memory }, 11<<20, 64<<30),
+	sizeKey("storage.s3.total_memory", "384MiB", "Buffers of all uploads together. What they have no room for goes through files in `data`.",
+		func(c *Config) *int64 { return &c.Storage.S3.TotalMemory }, 1<<20, 1<<40),
+	textKey("storage.s3.checksum", "crc32", "What the service checks the bytes it gets by: `crc32`, `md5` for services that refuse that, `none` for those that refuse both.",
+		func(c *Config) *string { return &c.Storage.S3.Checksum }, oneOf("crc32", "md5", "none")),
+	textKey("storage.s3.encryption", "", "Encryption by the service: `AES256` or `aws:kms`. None: what the bucket is set to.",
+		func(c *Config) *string { return &c.Storage.S3.Encryption }, optional(oneOf("AES256", "aws:kms"))),
+	textKey("storage.s3.kms_key", "", "Id or ARN of the key of `aws:kms`. None: the bucket's.",
+		func(c *Config) *string { return &c.Storage.S3.KMSKey }),
+	textKey("storage.s3.storage_class", "", "Storage class of the objects, such as `STANDARD_IA`. None: the bucket's.",
+		func(c *Config) *string { return &c.Storage.S3.StorageClass }),
+	numberKey("storage.s3.attempts", "8", "How often a request to the service is tried, 1 to 20, before the client is told to come back.",
+		func(c *Config) *int { return &c.Storage.S3.Attempts }, 1, 20),
+	durationKey("storage.s3.timeout", "1m", "How long one attempt may take, beside the time for its bytes.",
+		func(c *Config) *time.Duration { return &c.Storage.S3.Timeout }, time.Second),
 	textKey("auth.mode", "auto", "Who must log in. `required`: everybody. `auto`: everybody, except on a loopback address while no user and no key exists, and neither `url` nor `http.trusted_proxies` says that others come through a proxy.",
 		func(c *Config) *string { return &c.Auth.Mode }, oneOf("auto", "required")),
 	durationKey("auth.token_ttl", "5m", "How long a token of the registry is good. Rights are looked up for each request all the same.",
@@ -115,6 +149,8 @@ var keys = []key{
 		func(c *Config) *time.Duration { return &c.GC.Interval }, 1),
 	durationKey("gc.unreferenced_after", "24h", "How long a blob that no manifest names stays in its repository. Must be longer than the longest push.",
 		func(c *Config) *time.Duration { return &c.GC.UnreferencedAfter }, 1),
+	durationKey("shutdown.delay", "0s", "How long requests are still served after SIGTERM while `/readyz` answers 503, so that a load balancer stops sending them here: longer than it takes to notice.",
+		func(c *Config) *time.Duration { return &c.Shutdown.Delay }, 0),
 	durationKey("shutdown.grace", "30s", "How long running requests may take to finish after SIGTERM.",
 		func(c *Config) *time.Duration { return &c.Shutdown.Grace }, 0),
 	textKey("http.trusted_proxies", "", "Addresses and networks of the proxies in front, separated by commas. Only what they say of a client's address (`Forwarded`, `X-Forwarded-For`) is believed.",
@@ -164,13 +200,62 @@ func durationKey(path, initial, doc string, field func(*Config) *time.Duration, 
 			if err != nil {
 				return err
 			}
-			if d < least {
+			if d < least && least <= 1 {
 				return fmt.Errorf("must be more than nothing, not %q", shown(value))
+			}
+			if d < least {
+				return fmt.Errorf("must be at least %s, not %q", formatDuration(least), shown(value))
 			}
 			*field(c) = d
 			return nil
 		},
 	}
+}
+
+// sizeKey is a number of bytes from least to most.
+func sizeKey(path, initial, doc string, field func(*Config) *int64, least, most int64) key {
+	return key{
+		path: path, kind: size, initial: initial, doc: doc,
+		get: func(c *Config) string { return formatSize(*field(c)) },
+		set: func(c *Config, value string) error {
+			n, err := parseSize(value)
+			if err != nil {
+				return err
+			}
+			if n < least || n > most {
+				return fmt.Errorf("must be from %s to %s, not %q", formatSize(least), formatSize(most), shown(value))
+			}
+			*field(c) = n
+			return nil
+		},
+	}
+}
+
+func numberKey(path, initial, doc string, field func(*Config) *int, least, most int) key {
+	return key{
+		path: path, kind: number, initial: initial, doc: doc,
+		get: func(c *Config) string { return strconv.Itoa(*field(c)) },
+		set: func(c *Config, value string) error {
+			n, err := strconv.Atoi(value)
+			if err != nil || n < least || n > most {
+				return fmt.Errorf("must be a number from %d to %d, not %q", least, most, shown(value))
+			}
+			*field(c) = n
+			return nil
+		},
+	}
+}
+
+// upTo bounds a duration from above.
+func (k key) upTo(most time.Duration) key {
+	set := k.set
+	k.set = func(c *Config, value string) error {
+		if d, err := parseDuration(value); err == nil && d > most {
+			return fmt.Errorf("must be at most %s, not %q", formatDuration(most), shown(value))
+		}
+		return set(c, value)
+	}
+	return k
 }
 
 func (k key) derivedFrom(doc string) key {

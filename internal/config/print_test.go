@@ -33,6 +33,20 @@ storage:
     endpoint: "" # default
     path_style: false # default
     prefix: "" # default
+    public_endpoint: "" # default
+    redirect: "always" # default
+    redirect_networks: "" # default
+    redirect_ttl: 20m # default
+    part_size: 8MiB # default
+    equal_parts: false # default
+    memory: 32MiB # default
+    total_memory: 384MiB # default
+    checksum: "crc32" # default
+    encryption: "" # default
+    kms_key: "" # default
+    storage_class: "" # default
+    attempts: 8 # default
+    timeout: 1m # default
 auth:
   mode: "auto" # default
   token_ttl: 5m # default
@@ -62,6 +76,7 @@ gc:
   interval: 1m # default
   unreferenced_after: 48h # BERTH_GC_UNREFERENCED_AFTER
 shutdown:
+  delay: 0s # default
   grace: 30s # default
 http:
   trusted_proxies: "" # default

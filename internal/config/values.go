@@ -104,7 +104,21 @@ func parseNetwork(value string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(value); err == nil && a.Zone() == "" {
 		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
 	}
-	return netip.ParsePrefix(value)
+	p, err := netip.ParsePrefix(value)
+	if err == nil && p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p, err
+}
+
+// networks are those of a list that Load has checked.
+func networks(value string) (all []netip.Prefix) {
+	for _, s := range list(value) {
+		if p, err := parseNetwork(s); err == nil { // always
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 func checkNetwork(value string) error {
@@ -188,4 +202,36 @@ func formatDuration(d time.Duration) string {
 		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
+}
+
+// units of sizes, the largest first.
+var units = []struct {
+	name  string
+	bytes int64
+}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
+
+// parseSize reads a whole number of KiB, MiB, GiB or TiB.
+func parseSize(value string) (int64, error) {
+	for _, u := range units {
+		digits, ok := strings.CutSuffix(value, u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseUint(strings.TrimSuffix(digits, " "), 10, 63)
+		if err != nil || int64(n) > math.MaxInt64/u.bytes {
+			break
+		}
+		return int64(n) * u.bytes, nil
+	}
+	return 0, fmt.Errorf("must be %v, not %q", size, shown(value))
+}
+
+// formatSize writes n, which parseSize has read, in its largest unit.
+func formatSize(n int64) string {
+	for _, u := range units {
+		if n >= u.bytes && n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(n/units[len(units)-1].bytes, 10) + units[len(units)-1].name
 }

@@ -33,6 +33,38 @@ func TestFormatDuration(t *testing.T) {
 	}
 }
 
+func TestSizes(t *testing.T) {
+	for value, want := range map[string]int64{
+		"512KiB": 512 << 10, "32MiB": 32 << 20, "1GiB": 1 << 30, "5 TiB": 5 << 40, "0MiB": 0, "1536KiB": 1536 << 10, "8388607TiB": 8388607 << 40,
+	} {
+		got, err := parseSize(value)
+		if err != nil || got != want {
+			t.Errorf("%q: %d, %v", value, got, err)
+		}
+		if again, err := parseSize(formatSize(got)); err != nil || again != got {
+			t.Errorf("%q is written %q, which is %d, %v", value, formatSize(got), again, err)
+		}
+	}
+	if got := formatSize(1536 << 10); got != "1536KiB" {
+		t.Errorf("1536 KiB are written %q", got)
+	}
+	for _, value := range []string{"", "5", "-1MiB", "+1MiB", "1.5MiB", "1MB", "1M", "MiB", "1MiB1", "1  MiB", "8388608TiB", "99999999999999999999KiB", "1mib"} {
+		if got, err := parseSize(value); err == nil {
+			t.Errorf("%q is accepted as %d", value, got)
+		}
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	var got []string
+	for _, p := range networks("10.0.0.0/8, ::1,::ffff:192.0.2.0/120 ,::ffff:192.0.2.7") {
+		got = append(got, p.String())
+	}
+	if want := "10.0.0.0/8 ::1/128 192.0.2.0/24 192.0.2.7/32"; strings.Join(got, " ") != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestRedacted(t *testing.T) {
 	for value, want := range map[string]string{
 		"plain":                       "plain",

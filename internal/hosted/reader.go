@@ -81,5 +81,5 @@ func (b *storedBlob) URL(ctx context.Context, ttl time.Duration) (string, error)
 	if errors.Is(err, blob.ErrUnsupported) {
 		return "", &registry.Error{Code: registry.Unsupported, Repo: b.repo, Err: err}
 	}
-	return u, err
+	return u, coded(err, b.repo, registry.BlobUnknown, map[string]string{"digest": b.digest.String()})
 }

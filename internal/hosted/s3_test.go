@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/berth-registry/berth/internal/blob/s3blob"
 	"github.com/berth-registry/berth/internal/blob/s3blob/s3test"
@@ -91,6 +92,90 @@ func TestPushOnS3(t *testing.T) {
 			}
 			registrytest.WantBlob(t, r, repo, digest, data)
 		})
+	}
+}
+
+// TestFrozenWhileSealing freezes a process when it is about to seal, until
+// another has taken the session over and committed other bytes of the same size,
+// as a client may send them that tries again. What was committed stays.
+func TestFrozenWhileSealing(t *testing.T) {
+	server := s3test.Start(t)
+	for _, before := range []int{0, 3 << 20, 9 << 20} {
+		for _, last := range []int{1000, 6 << 20} {
+			t.Run(fmt.Sprint(before, " ", last), func(t *testing.T) {
+				file, rec := metatest.File(t), &s3test.Recorder{}
+				var ahead atomic.Int64
+				replica := func(rec *s3test.Recorder) *hosted.Registry {
+					db := openDB(t, meta.Options{Path: file, Shared: true, Now: func() time.Time {
+						return time.Now().Add(time.Duration(ahead.Load()))
+					}})
+					return hosted.New(db, bucket(t, server, fmt.Sprint("frozen-", before, "-", last), rec), hosted.Options{})
+				}
+				frozen, other := replica(rec), replica(nil)
+				common, mine, theirs := registrytest.Random(before), registrytest.Random(last), registrytest.Random(last)
+				u := start(t, frozen)
+				if err := u.Append(t.Context(), 0, reader(common)); err != nil {
+					t.Fatal(err)
+				}
+				content := append(common[:before:before], theirs...)
+				d, committed := oci.SHA256.FromBytes(content), false
+				rec.Fault = func(_ int, op string, _ *http.Request) (*http.Response, error) {
+					if (op == "PutObject" || op == "CompleteMultipartUpload") && !committed {
+						committed = true
+						ahead.Store(int64(time.Minute)) // the lease runs out
+						commit(t, other, resume(t, other, u.ID(), int64(before)), theirs, content, d)
+					}
+					return nil, nil
+				}
+				wrong := oci.SHA256.FromBytes(append(common[:before:before], mine...))
+				if _, err := u.Commit(t.Context(), -1, reader(mine), wrong); err == nil {
+					t.Error("a process that was frozen commits")
+				}
+				if !committed {
+					t.Fatal("nothing was sealed")
+				}
+				registrytest.WantBlob(t, other, repo, d, content)
+				if _, err := other.Blob(t.Context(), repo, wrong); err == nil {
+					t.Error("other bytes are served as what the frozen process got")
+				}
+			})
+		}
+	}
+}
+
+// TestSealedByTheDead: a process dies between sealing and the commit. The client
+// that sends the same again is done, whatever way the bytes took; one that sends
+// something else of the same size must start anew, and gets nothing wrong.
+func TestSealedByTheDead(t *testing.T) {
+	server := s3test.Start(t)
+	for _, before := range []int{0, 3 << 20, 9 << 20} {
+		for name, last := range map[string]int{"same": 0, "other": 1000, "longer": 2000} {
+			t.Run(fmt.Sprint(before, " ", name), func(t *testing.T) {
+				s := newStack(t, hosted.Options{})
+				store := bucket(t, server, fmt.Sprint("dead-", before, name), nil)
+				dead, r := hosted.New(mortal{s.db}, store, hosted.Options{}), hosted.New(s.db, store, hosted.Options{})
+				first := registrytest.Random(before + 1000)
+				u := start(t, r)
+				if err := u.Append(t.Context(), 0, reader(first[:before])); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := resume(t, dead, u.ID(), int64(before)).Commit(t.Context(), -1, reader(first[before:]), oci.SHA256.FromBytes(first)); !errors.Is(err, errBroken) {
+					t.Fatalf("commit: %v", err)
+				}
+				if last == 0 {
+					commit(t, r, resume(t, r, u.ID(), int64(before)), first[before:], first, oci.SHA256.FromBytes(first))
+					return
+				}
+				second := append(first[:before:before], registrytest.Random(last)...)
+				_, err := resume(t, r, u.ID(), int64(before)).Commit(t.Context(), -1, reader(second[before:]), oci.SHA256.FromBytes(second))
+				if !registry.IsCode(err, registry.DigestInvalid) && !registry.IsCode(err, registry.UploadUnknown) {
+					t.Fatalf("commit beside sealed bytes: %v", err)
+				}
+				_, err = r.ResumeUpload(t.Context(), repo, u.ID())
+				registrytest.WantCode(t, "resume the session", err, registry.UploadUnknown)
+				commit(t, r, start(t, r), second, second, oci.SHA256.FromBytes(second))
+			})
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/berth-registry/berth/internal/blob"
 	"github.com/berth-registry/berth/internal/meta"
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/registry"
@@ -22,8 +23,9 @@ const (
 
 // upload is one caller's view of a session. The session itself is its row.
 type upload struct {
-	r   *Registry
-	row meta.Upload
+	r       *Registry
+	row     meta.Upload
+	dropped bool // the row is gone
 }
 
 func (u *upload) ID() string    { return u.row.ID }
@@ -55,9 +57,9 @@ func (u *upload) Commit(ctx context.Context, off int64, r io.Reader, d oci.Diges
 			received, err = u.receive(ctx, l, r, h)
 		}
 		if err == nil {
-			err = u.commit(ctx, h, d)
+			err = u.commit(ctx, l, h, d)
 		}
-		if err != nil && received {
+		if err != nil && received && !u.dropped {
 			err = errors.Join(err, u.save(ctx, h))
 		}
 		return err
@@ -79,24 +81,25 @@ func (u *upload) chooseAlgorithm(d oci.Digest) {
 }
 
 // commit seals bytes that have the digest d and links them.
-func (u *upload) commit(ctx context.Context, h oci.Hash, d oci.Digest) error {
-	s := state(u.row)
-	// Sealed first: where the hash must be taken anew, the bytes are read back.
-	if u.row.Algorithm != d.Algorithm() {
-		if err := u.r.blobs.Seal(ctx, u.row.ID, s); err != nil {
-			return u.coded(err)
+func (u *upload) commit(ctx context.Context, l *lease, h oci.Hash, d oci.Digest) error {
+	hashed := u.row.Algorithm == d.Algorithm()
+	if hashed {
+		if got := d.Algorithm().FromHash(h); got != d {
+			return registry.Errorf(registry.DigestInvalid, u.row.Repository,
+				"the %d bytes received have digest %s, not %s; finish with that digest, or cancel and start anew", u.row.Size, got, d)
 		}
-		again, err := u.rehash(ctx, d.Algorithm())
-		if err != nil {
-			return u.coded(err)
-		}
-		h = again
 	}
-	if got := d.Algorithm().FromHash(h); got != d {
-		return registry.Errorf(registry.DigestInvalid, u.row.Repository,
-			"the %d bytes received have digest %s, not %s; finish with that digest, or cancel and start anew", u.row.Size, got, d)
+	if l.lost() { // not every blob store keeps what another may have sealed since
+		return u.coded(meta.ErrLeased)
 	}
-	if err := u.r.blobs.Seal(ctx, u.row.ID, s); err != nil {
+	err := u.r.blobs.Seal(ctx, u.row.ID, state(u.row))
+	if before := errors.Is(err, blob.ErrSealed); before || err == nil && !hashed {
+		err = u.verify(ctx, d)
+	}
+	if errors.Is(err, blob.ErrNotFound) { // for good: the session is of no use any more
+		err = errors.Join(err, u.drop(ctx))
+	}
+	if err != nil {
 		return u.coded(err)
 	}
 	kept, err := u.r.db.CommitBlob(ctx, u.row, d)
@@ -109,18 +112,42 @@ func (u *upload) commit(ctx context.Context, h oci.Hash, d oci.Digest) error {
 	return nil
 }
 
-// rehash reads a session's bytes once more. Only a client that announced no
-// algorithm when it started, and then finished with another than sha256, needs
-// this: everyone else's bytes are hashed as they arrive.
-func (u *upload) rehash(ctx context.Context, a oci.Algorithm) (oci.Hash, error) {
+// verify reads the sealed bytes once more. Only two kinds of sessions need
+// this: those of clients that announced no algorithm when they started, and then
+// finish with another than sha256; and those that a crash, or a process that was
+// frozen, has sealed before. Everyone else's bytes are hashed as they arrive.
+// Nothing can be added to sealed bytes, so wrong ones end the session.
+func (u *upload) verify(ctx context.Context, d oci.Digest) error {
 	rc, err := u.r.blobs.Open(ctx, u.row.ID, 0, u.row.Size)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer rc.Close()
-	h := a.New()
-	_, err = io.Copy(h, rc)
-	return h, err
+	h := d.Algorithm().New()
+	if _, err = io.Copy(h, rc); err != nil {
+		return err
+	}
+	got := d.Algorithm().FromHash(h)
+	if got == d {
+		return nil
+	}
+	if err := u.drop(ctx); err != nil {
+		return err
+	}
+	return registry.Errorf(registry.DigestInvalid, u.row.Repository,
+		"the %d bytes received have digest %s, not %s, and the upload is cancelled; start anew, with the parameter digest-algorithm=%s if that is what you mean to use",
+		u.row.Size, got, d, d.Algorithm())
+}
+
+// drop ends a session and frees its bytes.
+func (u *upload) drop(ctx context.Context) error {
+	if err := u.r.db.CancelUpload(ctx, u.row); err != nil {
+		return err
+	}
+	u.dropped = true
+	// What fails is left to Collect.
+	u.r.free(ctx, meta.DeadObject{Key: u.row.ID, Unsealed: true, Size: u.row.Size, State: u.row.State})
+	return nil
 }
 
 // receive streams r behind what is stored, through the hash. With received
@@ -154,12 +181,7 @@ func (u *upload) save(ctx context.Context, h oci.Hash) error {
 
 func (u *upload) Cancel(ctx context.Context) error {
 	return u.leased(ctx, -1, func(ctx context.Context, _ *lease) error {
-		if err := u.r.db.CancelUpload(ctx, u.row); err != nil {
-			return u.coded(err)
-		}
-		// What fails is left to Collect.
-		u.r.free(ctx, meta.DeadObject{Key: u.row.ID, Unsealed: true, Size: u.row.Size, State: u.row.State})
-		return nil
+		return u.coded(u.drop(ctx))
 	})
 }
 

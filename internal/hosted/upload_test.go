@@ -3,12 +3,15 @@ package hosted_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"testing/iotest"
 
 	"github.com/berth-registry/berth/internal/blob"
 	"github.com/berth-registry/berth/internal/blob/fsblob"
+	"github.com/berth-registry/berth/internal/blob/s3blob/s3test"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta"
 	"github.com/berth-registry/berth/internal/meta/metatest"
@@ -229,6 +232,52 @@ func TestAlgorithmOfTheCommit(t *testing.T) {
 		registrytest.WantCode(t, "commit with a wrong sha512", err, registry.DigestInvalid)
 		commit(t, s, resume(t, s, u.ID(), 50_000), nil, content, oci.SHA256.FromBytes(content))
 	})
+}
+
+// TestWrongDigestOfSealedBytes: nothing can be added to bytes that had to be
+// sealed before their digest was known. If it is another than the client says,
+// the session ends and leaves nothing, whatever store has the bytes.
+func TestWrongDigestOfSealedBytes(t *testing.T) {
+	server := s3test.Start(t)
+	folder, err := fsblob.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, store := range map[string]blob.Store{"folder": folder, "S3": bucket(t, server, "wrong-digest", nil)} {
+		for _, size := range []int{0, 1000, 400_000, 6 << 20, 14 << 20} { // of the last request
+			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
+				s := newStack(t, hosted.Options{})
+				r := hosted.New(s.db, store, hosted.Options{})
+				before, rest := registrytest.Random(300_000), registrytest.Random(size)
+				u := start(t, r)
+				if err := u.Append(t.Context(), 0, reader(before)); err != nil {
+					t.Fatal(err)
+				}
+				_, err := u.Commit(t.Context(), -1, reader(rest), oci.SHA512.FromBytes([]byte("else")))
+				registrytest.WantCode(t, "commit with a wrong sha512", err, registry.DigestInvalid)
+				if !strings.Contains(err.Error(), "start anew") {
+					t.Errorf("the client is not told what to do: %v", err)
+				}
+				_, err = r.ResumeUpload(t.Context(), repo, u.ID())
+				registrytest.WantCode(t, "resume the session", err, registry.UploadUnknown)
+				registrytest.WantCode(t, "append to the session", u.Append(t.Context(), -1, reader(before)), registry.UploadUnknown)
+				if _, err := r.Collect(t.Context()); err != nil { // what has failed at first, or waits
+					t.Fatal(err)
+				}
+				if n := objects(t, store); n != 0 {
+					t.Errorf("%d objects are left", n)
+				}
+				all := append(before, rest...)
+				commit(t, r, start(t, r), all, all, oci.SHA512.FromBytes(all))
+				if err := r.DeleteBlob(t.Context(), repo, oci.SHA512.FromBytes(all)); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := r.Collect(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
+	}
 }
 
 func TestRehashFails(t *testing.T) {

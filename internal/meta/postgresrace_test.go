@@ -571,3 +571,31 @@ func churn(ctx context.Context, db, other *DB, c, i int, repo, name string) []er
 	}
 	return []error{expect(db.TouchBlob(ctx, repo, d), ErrNotFound), expect(db.DeleteTag(ctx, repo, fmt.Sprint("t", i%3)), ErrNotFound, ErrNoRepository)}
 }
+
+// TestRaceFirstPushes: of two that are the first to put something into a
+// project at once, into one repository or two, neither is told of a limit.
+func TestRaceFirstPushes(t *testing.T) {
+	for _, name := range []string{"team/one", "team/two"} {
+		t.Run(name, func(t *testing.T) {
+			all := replicas(t, 2)
+			made := all[0].change(t.Context(), func(t *tx) error { // as for whoever claims it
+				_, err := all[0].projectPlace(t, "team")
+				return err
+			})
+			if made != nil {
+				t.Fatal(made)
+			}
+			err, other := during(t, all[0], func(t *tx) error {
+				_, err := all[0].place(t, "team/one")
+				return err
+			}, func() error {
+				_, err := tryPush(t.Context(), all[1], name, "blob")
+				return err
+			})
+			if err != nil || other != nil {
+				t.Fatal(err, other)
+			}
+			wantAllCounted(t, all[0])
+		})
+	}
+}

@@ -125,13 +125,12 @@ func (p *place) grow(t *tx, what Quota, by int64) error {
 	if err != nil || n == 1 {
 		return err
 	}
-	// A project that never used anything may have no row.
-	n, err = t.exec(`INSERT INTO project_usage (project_id, storage, repositories) VALUES ($1, 0, 0)
-		ON CONFLICT (project_id) DO NOTHING`, p.project)
-	if err == nil && n == 1 {
-		n, err = add()
+	// A project that never used anything may have no row, or had none until now.
+	if _, err := t.exec(`INSERT INTO project_usage (project_id, storage, repositories) VALUES ($1, 0, 0)
+		ON CONFLICT (project_id) DO NOTHING`, p.project); err != nil {
+		return err
 	}
-	if err != nil || n == 1 {
+	if n, err = add(); err != nil || n == 1 {
 		return err
 	}
 	return p.exceeded(t, what, by, limit)

@@ -51,6 +51,9 @@ type Options struct {
 	// BodyIdle cuts off a request body that brings nothing for so long; its
 	// upload session stays. 0: one minute.
 	BodyIdle time.Duration
+	// Redirect says whether the client of a request is sent to where a blob is,
+	// if the blob has an address of its own there. nil: every client is.
+	Redirect func(*http.Request) bool
 	// RedirectTTL is how long a URL that a client is redirected to must work.
 	// 0: 15 minutes.
 	RedirectTTL time.Duration
@@ -80,6 +83,9 @@ func New(o Options) http.Handler {
 	}
 	if o.BodyIdle == 0 {
 		o.BodyIdle = time.Minute
+	}
+	if o.Redirect == nil {
+		o.Redirect = func(*http.Request) bool { return true }
 	}
 	if o.RedirectTTL == 0 {
 		o.RedirectTTL = 15 * time.Minute

@@ -113,10 +113,14 @@ type linked struct {
 	blob.Store
 	ttl   time.Duration
 	opens int
+	fault error
 }
 
 func (l *linked) URL(_ context.Context, key string, ttl time.Duration) (string, error) {
 	l.ttl = ttl
+	if l.fault != nil {
+		return "", l.fault
+	}
 	return "https://store.example/" + key[:4] + "?sig=1", nil
 }
 
@@ -129,18 +133,38 @@ func TestBlobRedirect(t *testing.T) {
 	store := &linked{Store: memblob.New()}
 	s := serve(t, store, func(o *ocihttp.Options) { o.RedirectTTL = 7 * time.Minute })
 	path := "/v2/a/blobs/" + string(s.pushBlob("a", "content"))
-	a := s.get(path, "Range", "bytes=0-1").wants(307, "Content-Length", "0", "Content-Range", "")
+	a := s.get(path, "Range", "bytes=0-1").wants(307, "Content-Length", "0", "Content-Range", "", "Cache-Control", "no-store").holds("")
 	if location := a.header.Get("Location"); !strings.HasPrefix(location, "https://store.example/") || store.ttl != 7*time.Minute {
 		t.Errorf("redirected to %q for %s", location, store.ttl)
 	}
 	s.do("HEAD", path, nil).wants(200, "Location", "", "Content-Length", "7")
 	s.get(path, "If-None-Match", "*").wants(304, "Location", "")
+	// No service answers these as the others do.
+	for _, header := range []string{"bytes=7-", "bytes=500-0", "bytes=-0", "bytes=x"} {
+		s.get(path, "Range", header).fails(416, "SIZE_INVALID").wants(416, "Content-Range", "bytes */7", "Location", "")
+	}
+	s.get("/v2/a/blobs/"+string(s.pushBlob("a", ""))).wants(200, "Content-Length", "0", "Location", "").holds("")
 	if store.opens != 0 {
 		t.Errorf("the object was opened %d times", store.opens)
 	}
 	if strings.Contains(s.log.String(), "sig=1") {
 		t.Error("the log holds a signed URL")
 	}
+	store.fault = blob.ErrUnavailable
+	s.get(path, "Range", "bytes=0-1").fails(503, "UNAVAILABLE").wants(503, "Content-Range", "", "Location", "")
+	store.fault = blob.ErrUnsupported
+	s.get(path, "Range", "bytes=1-2").wants(206, "Content-Range", "bytes 1-2/7", "Location", "").holds("on")
+}
+
+// TestBlobRedirectForSome: who is not to be redirected gets the bytes here.
+func TestBlobRedirectForSome(t *testing.T) {
+	s := serve(t, &linked{Store: memblob.New()}, func(o *ocihttp.Options) {
+		o.Redirect = func(r *http.Request) bool { return r.UserAgent() == "near" }
+	})
+	path := "/v2/a/blobs/" + string(s.pushBlob("a", "content"))
+	s.get(path, "User-Agent", "near").wants(307)
+	s.get(path, "User-Agent", "far").wants(200, "Location", "", "Content-Length", "7", "Accept-Ranges", "bytes").holds("content")
+	s.get(path, "User-Agent", "far", "Range", "bytes=0-2").wants(206, "Content-Range", "bytes 0-2/7").holds("con")
 }
 
 // broken is a blob store whose objects end too early.

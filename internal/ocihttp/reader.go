@@ -69,20 +69,34 @@ func (x *exchange) getBlob() error {
 	if x.unchanged(desc.Digest) {
 		return nil
 	}
-	location, err := b.URL(x.ctx, x.h.RedirectTTL)
-	if err == nil {
-		x.set("Location", location)
-		x.respond(http.StatusTemporaryRedirect, 0)
-		return nil
-	}
-	if !registry.IsCode(err, registry.Unsupported) {
-		return err
-	}
 	part, status, err := x.part(desc)
 	if err != nil {
 		return err
 	}
+	if redirected, err := x.redirect(b, desc.Size); redirected || err != nil {
+		return err
+	}
 	return x.stream(b, part, status)
+}
+
+// redirect sends the client to where the blob is, if it may go there. An empty
+// blob is not worth the way: its bytes are known.
+func (x *exchange) redirect(b registry.Blob, size int64) (bool, error) {
+	if size == 0 || !x.h.Redirect(x.r) {
+		return false, nil
+	}
+	location, err := b.URL(x.ctx, x.h.RedirectTTL)
+	if registry.IsCode(err, registry.Unsupported) {
+		return false, nil
+	}
+	delete(x.w.Header(), "Content-Range") // Range is for the target to answer
+	if err != nil {
+		return false, err
+	}
+	x.set("Location", location)
+	x.set("Cache-Control", "no-store") // the address is a credential, and soon none
+	x.respond(http.StatusTemporaryRedirect, 0)
+	return true, nil
 }
 
 // part is what of a blob the client asks for, with the status of the answer.

@@ -26,7 +26,7 @@ func (s *Store) check(ctx context.Context) error {
 		return err
 	}
 	defer p.release()
-	if err := s.put(ctx, name, p, ""); err != nil {
+	if err := s.put(ctx, name, p, nil); err != nil {
 		return err
 	}
 	return errors.Join(s.readBack(ctx, name, text), s.deleteOne(context.WithoutCancel(ctx), name))

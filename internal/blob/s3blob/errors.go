@@ -21,9 +21,16 @@ var errSlow = errors.New("S3 takes no more bytes, or does not answer")
 var (
 	absent  = []string{"NoSuchKey", "NotFound"}
 	undone  = []string{"NoSuchUpload", "InvalidPart", "InvalidPartOrder"}
+	taken   = []string{"PreconditionFailed", conflict}
 	full    = []string{"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "InsufficientCapacity", "StorageCapExceeded", "ExceededStorageLimit"}
 	perhaps = []string{"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}
 )
+
+// conflict: others are writing the object, or deleting it.
+const conflict = "ConditionalRequestConflict"
+
+// unconditional is how services refuse a conditional write that they lack.
+var unconditional = []string{"NotImplemented", "InvalidArgument", "InvalidRequest"}
 
 // advice is what ends an error that its operator must end.
 var advice = map[string]string{
@@ -45,6 +52,11 @@ func hasCode(err error, codes ...string) bool {
 // isGone reports that an object, a part or a multipart upload is not there.
 func isGone(err error) bool { return hasCode(err, absent...) || hasCode(err, undone...) }
 
+// isTaken reports that a write found an object that it must not replace.
+func isTaken(err error) bool {
+	return hasCode(err, taken...) || status(err) == http.StatusPreconditionFailed
+}
+
 func status(err error) int {
 	var resp *awshttp.ResponseError
 	if errors.As(err, &resp) {
@@ -57,7 +69,7 @@ func status(err error) int {
 func failure(err error) error {
 	var api smithy.APIError
 	switch {
-	case err == nil, errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrFull), errors.Is(err, blob.ErrUnavailable):
+	case err == nil, errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrSealed), errors.Is(err, blob.ErrFull), errors.Is(err, blob.ErrUnavailable):
 		return err
 	case isGone(err):
 		return fmt.Errorf("%w: %w", blob.ErrNotFound, err)

@@ -112,6 +112,10 @@ func (s *Store) URL(ctx context.Context, key string, ttl time.Duration) (string,
 	if err := blob.CheckKey(key); err != nil {
 		return "", err
 	}
+	ttl, err := s.valid(ctx, ttl)
+	if err != nil {
+		return "", failure(err)
+	}
 	out, err := s.sign.PresignGetObject(ctx, &s3.GetObjectInput{
 		Bucket: &s.o.Bucket, Key: s.name(key),
 		ResponseContentType: new(contentType), ResponseContentDisposition: new("attachment"),
@@ -120,6 +124,24 @@ func (s *Store) URL(ctx context.Context, key string, ttl time.Duration) (string,
 		return "", failure(err)
 	}
 	return out.URL, nil
+}
+
+// leastURL is how long a URL must at least be good, for a client to follow it.
+const leastURL = 2 * time.Minute
+
+// valid is how long a URL can be good that is wanted for ttl: it ends with the
+// credentials that sign it, which may be those of a role. Where that is too
+// soon, there are no URLs until the SDK has the next credentials.
+func (s *Store) valid(ctx context.Context, ttl time.Duration) (time.Duration, error) {
+	credentials, err := s.client.Options().Credentials.Retrieve(ctx)
+	if err != nil || !credentials.CanExpire {
+		return ttl, err
+	}
+	left := time.Until(credentials.Expires)
+	if left < min(ttl, leastURL) {
+		return 0, fmt.Errorf("%w: the credentials run out", blob.ErrUnsupported)
+	}
+	return min(ttl, left), nil
 }
 
 // cancelBody ends the context of its request.

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -107,7 +108,8 @@ type Store struct {
 	sign   *s3.PresignClient
 	least  int64 // bytes of the smallest part
 	memory memory
-	chunks sync.Pool // of *[chunkSize]byte
+	rash   atomic.Bool // the service refuses conditional writes
+	chunks sync.Pool   // of *[chunkSize]byte
 }
 
 var _ blob.Store = (*Store)(nil)
@@ -147,6 +149,9 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	})
 	return s, nil
 }
+
+// Check finds what is wrong with options, without asking the service.
+func (o Options) Check() error { return o.complete() }
 
 // complete checks options and fills in the defaults.
 func (o *Options) complete() error {

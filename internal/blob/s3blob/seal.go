@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -11,8 +12,11 @@ import (
 	"github.com/berth-registry/berth/internal/blob"
 )
 
-// Seal implements blob.Store. Errors, besides: blob.ErrNotFound if the service
-// has lost what st says, and has no object that was sealed from it.
+// Seal implements blob.Store. It never replaces an object. Whether one that is
+// there already has the bytes of st, nothing in the bucket says for certain: a
+// process that was frozen may have sealed others. Errors, besides:
+// blob.ErrNotFound if the service has lost what st says, and has no object of
+// that size.
 func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
 	if err := blob.CheckKey(key); err != nil {
 		return err
@@ -21,22 +25,25 @@ func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
 	if err != nil {
 		return err
 	}
-	if err = s.seal(ctx, key, p); isGone(err) {
-		sealed, headErr := s.sealed(ctx, key, st.Size, p.Mark)
-		if headErr != nil {
+	err = s.seal(ctx, key, p)
+	if isGone(err) || isTaken(err) {
+		sealed, headErr := s.sealed(ctx, key, st.Size)
+		switch {
+		case headErr != nil:
 			return failure(headErr)
-		}
-		if !sealed {
+		case sealed:
+			err = fmt.Errorf("%w: upload %s", blob.ErrSealed, key)
+		case hasCode(err, conflict):
+			return fmt.Errorf("%w: %w", blob.ErrUnavailable, err)
+		default:
 			return fmt.Errorf("%w: S3 has lost what upload %s had stored: %w", blob.ErrNotFound, key, err)
 		}
-		err = nil
 	}
-	if err != nil {
-		return failure(err)
+	if err == nil || errors.Is(err, blob.ErrSealed) {
+		// What this leaves, Abort and Sweep find.
+		s.deleteSpills(context.WithoutCancel(ctx), key, append(p.Spent, p.Spills...))
 	}
-	// What this leaves, Abort and Sweep find.
-	s.deleteSpills(context.WithoutCancel(ctx), key, append(p.Spent, p.Spills...))
-	return nil
+	return failure(err)
 }
 
 // seal turns the bytes of an upload into an object.
@@ -48,7 +55,7 @@ func (s *Store) seal(ctx context.Context, key string, p progress) error {
 		}
 		defer rest.release()
 		if p.Upload == "" {
-			return s.put(ctx, *s.name(key), rest, p.Mark)
+			return s.once(func(absent *string) error { return s.put(ctx, *s.name(key), rest, absent) })
 		}
 		etag, crc, err := s.uploadPart(ctx, key, p.Upload, len(p.Parts)+1, rest)
 		if err != nil {
@@ -60,16 +67,35 @@ func (s *Store) seal(ctx context.Context, key string, p progress) error {
 	for i, part := range p.Parts {
 		parts[i] = types.CompletedPart{PartNumber: new(int32(i + 1)), ETag: &part.Name, ChecksumCRC32: orNil(part.CRC32)}
 	}
-	_, err := s.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
-		Bucket: &s.o.Bucket, Key: s.name(key), UploadId: &p.Upload,
-		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
+	return s.once(func(absent *string) error {
+		_, err := s.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+			Bucket: &s.o.Bucket, Key: s.name(key), UploadId: &p.Upload, IfNoneMatch: absent,
+			MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
+		})
+		return err
 	})
-	return err
 }
 
-// sealed reports whether an upload's object exists already: a crash may have
-// kept its caller from knowing.
-func (s *Store) sealed(ctx context.Context, key string, size int64, mark string) (bool, error) {
+// once makes a request that must not replace an object. It says so to services
+// that understand; what the others get is remembered once it has worked.
+func (s *Store) once(request func(ifNoneMatch *string) error) error {
+	if s.rash.Load() {
+		return request(nil)
+	}
+	err := request(new("*"))
+	if !hasCode(err, unconditional...) && status(err) != http.StatusNotImplemented {
+		return err
+	}
+	if again := request(nil); again != nil {
+		return again
+	}
+	s.rash.Store(true)
+	return nil
+}
+
+// sealed reports whether an object of this size exists: a crash may have kept the
+// one that sealed it from knowing.
+func (s *Store) sealed(ctx context.Context, key string, size int64) (bool, error) {
 	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.o.Bucket, Key: s.name(key)})
 	if isGone(err) {
 		return false, nil
@@ -77,7 +103,7 @@ func (s *Store) sealed(ctx context.Context, key string, size int64, mark string)
 	if err != nil {
 		return false, err
 	}
-	return out.ContentLength != nil && *out.ContentLength == size && mark != "" && out.Metadata[markHeader] == mark, nil
+	return out.ContentLength != nil && *out.ContentLength == size, nil
 }
 
 // Abort implements blob.Store. It frees all that the bucket has for the key,

@@ -15,7 +15,6 @@ type progress struct {
 	Parts  []piece `json:"p,omitempty"`
 	Spills []piece `json:"t,omitempty"` // objects below tails/ that follow the parts
 	Spent  []piece `json:"d,omitempty"` // such objects that are parts by now, to be deleted
-	Mark   string  `json:"m,omitempty"` // random; the sealed object has it too
 
 	Tail []byte `json:"-"` // bytes that follow all these
 }

@@ -102,19 +102,12 @@ func (s *Store) keep(ctx context.Context, key string, p progress, add *part) (pr
 	}
 	defer whole.release()
 	name := rand.Text()
-	if err := s.put(ctx, s.tail(key, name), whole, ""); err != nil {
+	if err := s.put(ctx, s.tail(key, name), whole, nil); err != nil {
 		return p, err
 	}
 	p.Spills = append(slices.Clone(p.Spills), piece{Size: whole.size, Name: name})
-	p.Mark, p.Tail = orText(p.Mark), nil
+	p.Tail = nil
 	return p, nil
-}
-
-func orText(s string) string {
-	if s == "" {
-		return rand.Text()
-	}
-	return s
 }
 
 // gather brings what is pending into one buffer.
@@ -196,8 +189,7 @@ func (w *writer) begin(first *part) (*part, error) {
 	p := w.p
 	w.p.Parts = slices.Clone(p.Parts)
 	if p.Upload == "" {
-		w.p.Mark = orText(p.Mark)
-		id, err := w.s.createMultipart(w.ctx, w.key, w.p.Mark)
+		id, err := w.s.createMultipart(w.ctx, w.key)
 		if err != nil {
 			return first, err
 		}
@@ -312,9 +304,9 @@ func (w *writer) failed() error {
 	return w.err
 }
 
-func (s *Store) createMultipart(ctx context.Context, key, mark string) (string, error) {
+func (s *Store) createMultipart(ctx context.Context, key string) (string, error) {
 	in := &s3.CreateMultipartUploadInput{
-		Bucket: &s.o.Bucket, Key: s.name(key), ContentType: new(contentType), Metadata: metadata(mark),
+		Bucket: &s.o.Bucket, Key: s.name(key), ContentType: new(contentType),
 		ServerSideEncryption: types.ServerSideEncryption(s.o.Encryption), SSEKMSKeyId: orNil(s.o.KMSKey),
 		StorageClass: types.StorageClass(s.o.StorageClass),
 	}
@@ -353,31 +345,21 @@ func (s *Store) uploadPart(ctx context.Context, key, upload string, number int, 
 }
 
 // put writes a whole object.
-func (s *Store) put(ctx context.Context, name string, p *part, mark string) error {
+func (s *Store) put(ctx context.Context, name string, p *part, ifNoneMatch *string) error {
 	md5Sum, crc, err := p.checksum(s.o.Checksum)
 	if err != nil {
 		return err
 	}
 	_, err = s.client.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &s.o.Bucket, Key: &name, Body: p.body(), ContentLength: &p.size, ContentMD5: md5Sum, ChecksumCRC32: crc,
-		ContentType: new(contentType), Metadata: metadata(mark),
+		ContentType: new(contentType), IfNoneMatch: ifNoneMatch,
 		ServerSideEncryption: types.ServerSideEncryption(s.o.Encryption), SSEKMSKeyId: orNil(s.o.KMSKey),
 		StorageClass: types.StorageClass(s.o.StorageClass),
 	})
 	return err
 }
 
-const (
-	contentType = "application/octet-stream"
-	markHeader  = "berth-upload" // of an object's metadata
-)
-
-func metadata(mark string) map[string]string {
-	if mark == "" {
-		return nil
-	}
-	return map[string]string{markHeader: mark}
-}
+const contentType = "application/octet-stream"
 
 func orNil(s string) *string {
 	if s == "" {
