@@ -142,6 +142,8 @@ type TrustRule struct {
 type Login struct {
 	UserID   string
 	Password string // argon2id in PHC form, "" for none
+	// ValidAfter is Subject.ValidAfter as it was together with this password.
+	ValidAfter time.Time
 }
 
 // Principal is who a request is by, as its credential says. What the subject
@@ -154,6 +156,9 @@ type Principal struct {
 	KeyID    string     // of the key that was used, also where a robot is that key
 	Address  netip.Addr // of the client
 	IssuedAt time.Time  // of the token; zero where none was used
+	// Since is Login.ValidAfter where a password was checked: when that has risen,
+	// the log-in does not count any more.
+	Since time.Time
 }
 
 // Owner names the principal by its id, for what must outlive a change of name.

@@ -7,11 +7,13 @@ import (
 
 // Errors of stores, for errors.Is.
 var (
-	ErrNotFound  = errors.New("not found")
-	ErrExists    = errors.New("exists already")
-	ErrInUse     = errors.New("is in use")
-	ErrInvalid   = errors.New("invalid")
-	ErrLastAdmin = errors.New("this is the last admin who is not locked: make another one first")
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("exists already")
+	ErrInUse    = errors.New("is in use")
+	ErrInvalid  = errors.New("invalid")
+	// ErrUnavailable: what was asked for may be tried again.
+	ErrUnavailable = errors.New("the database is not available")
+	ErrLastAdmin   = errors.New("this is the last admin who is not locked: make another one first")
 )
 
 // DeletedError says that a name is held by a project that was deleted and can

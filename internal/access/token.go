@@ -21,8 +21,12 @@ type RefreshToken struct {
 	// Client and Address are whom it was given to, as they were.
 	Client, Address string
 	CreatedAt       time.Time
-	ExpiresAt       time.Time
-	LastUsed        time.Time // zero: never; within the hour
+	// Since, of a user's new token, is what Subject.ValidAfter must not be above
+	// for the log-in to count still. Zero for one with a key, which counts while
+	// that does.
+	Since     time.Time
+	ExpiresAt time.Time
+	LastUsed  time.Time // zero: never; within the hour
 }
 
 // LoginFailure is a wrong secret of late.

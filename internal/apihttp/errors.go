@@ -10,6 +10,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/manage"
 	"github.com/berth-registry/berth/internal/registry"
@@ -31,6 +32,7 @@ const (
 	loginHint  = "log in with a user name and password, or with a key as the password"
 	internal   = "internal error; its cause is in the server's log under the id in X-Request-Id"
 	retryAfter = 10 * time.Second // where nobody knows better
+	retrySoon  = 5 * time.Second  // what mends itself, and most often fast
 )
 
 // refusal is what an error looks like on the wire.
@@ -59,6 +61,8 @@ func describe(err error) refusal {
 			r.retry = coded.Limit.RetryAfter
 		}
 		return r
+	case errors.Is(err, access.ErrUnavailable):
+		return refusal{http.StatusServiceUnavailable, "the registry's database is not available; try again", retrySoon}
 	case errors.Is(err, context.DeadlineExceeded), registry.IsCode(err, registry.Unavailable):
 		return refusal{http.StatusServiceUnavailable, "temporarily unavailable; try again", retryAfter}
 	}

@@ -247,14 +247,19 @@ func (s *site) validateRule(r access.TrustRule) error {
 // registryFor is the registry as a caller may see and use it.
 func (s *site) registryFor(id auth.Identity) registry.Registry {
 	before, after, bytes := s.limits.For(id)
-	guarded := registry.Guard(s.store.registry, before, s.policy.For(id), after)
+	guarded := registry.Guard(s.store.registry, decided(before), decided(s.policy.For(id)), decided(after))
 	return registry.Observe(guarded, s.observe, s.trail.Observer(), bytes)
 }
 
 // mayPush reports whether the policy lets a caller push to a repository.
 func (s *site) mayPush(ctx context.Context, id auth.Identity, repo string) (bool, error) {
 	allowed, err := s.policy.Allow(ctx, id, auth.Scope{Type: "repository", Name: repo, Actions: []string{"push"}})
-	return len(allowed) > 0, err
+	return len(allowed) > 0, available(err)
+}
+
+// decided is a check that can say that the database does not answer.
+func decided(check registry.Check) registry.Check {
+	return func(ctx context.Context, op registry.Op) error { return available(check(ctx, op)) }
 }
 
 // identify says who sent a request, in the registry's codes. Credentials that
@@ -291,6 +296,14 @@ func coded(err error) error {
 		return &registry.Error{Code: registry.Unavailable, Err: err, Detail: "the issuer of the ID token cannot be reached; try again"}
 	case errors.Is(err, auth.ErrCredentials):
 		return &registry.Error{Code: registry.Unauthorized, Err: err}
+	}
+	return available(err)
+}
+
+// available gives an error of a database that does not answer its code.
+func available(err error) error {
+	if errors.Is(err, access.ErrUnavailable) && registry.CodeOf(err) == registry.Internal {
+		return &registry.Error{Code: registry.Unavailable, Err: err, Detail: "the registry's database is not available; try again"}
 	}
 	return err
 }

@@ -29,6 +29,7 @@ var ours = map[string][]string{
 	"internal/blob/blobtest":         {"internal/blob"},
 	"internal/directory":             {"internal/access"},
 	"internal/hosted":                {"internal/registry", "internal/blob", "internal/meta", "internal/oci"},
+	"internal/jobs":                  {"internal/meta"},
 	"internal/limit":                 {"internal/access", "internal/auth", "internal/clientaddr", "internal/directory", "internal/registry"},
 	"internal/manage":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/meta", "internal/oci"},
 	"internal/meta":                  {"internal/oci", "internal/disk", "internal/access", "internal/audit"},

@@ -270,7 +270,9 @@ func (a *Authenticator) password(ctx context.Context, user *access.Login, name, 
 	if err := a.check(ctx, user, name, password, from); err != nil {
 		return Identity{}, err
 	}
-	return a.standing(ctx, principalOf(user.UserID, "", from), ErrCredentials)
+	p := principalOf(user.UserID, "", from)
+	p.Since = user.ValidAfter
+	return a.standing(ctx, p, ErrCredentials)
 }
 
 // check compares a password, unless the same log-in was looked at before.

@@ -12,7 +12,8 @@ import (
 // RefreshStore keeps refresh tokens; *meta.DB is one.
 type RefreshStore interface {
 	// CreateRefreshToken gives the token its id. It fails with
-	// access.ErrNotFound where its user or key does not count any more.
+	// access.ErrNotFound where its user or key does not count any more, or the
+	// user's sessions were ended after the token's Since.
 	CreateRefreshToken(ctx context.Context, t access.RefreshToken, hash string) error
 	// RefreshTokenByHash fails with access.ErrNotFound.
 	RefreshTokenByHash(ctx context.Context, hash string) (access.RefreshToken, error)
@@ -52,7 +53,10 @@ func (r *Refresh) Issue(ctx context.Context, p *access.Principal, service, clien
 	now := r.o.Now()
 	t := access.RefreshToken{KeyID: p.KeyID, Service: service, Client: client, CreatedAt: now, ExpiresAt: now.Add(r.o.TTL)}
 	if p.Kind == access.User {
-		t.UserID = p.ID
+		t.UserID, t.Since = p.ID, p.Since
+		if !p.IssuedAt.IsZero() { // a refresh token was logged in with
+			t.Since = p.IssuedAt
+		}
 	}
 	if p.Address.IsValid() {
 		t.Address = p.Address.String()

@@ -18,12 +18,13 @@ func (s *server) issue(id auth.Identity) string {
 	return secret
 }
 
-func (s *server) redeems(want, secret string) {
+func (s *server) redeems(want, secret string) auth.Identity {
 	s.Helper()
 	id, err := s.refresh.Redeem(s.Context(), secret, service, id1.Address)
 	if err != nil || id.String() != want || id.Scopes != nil {
 		s.Errorf("%+v, %v; want %s", id, err, want)
 	}
+	return id
 }
 
 func (s *server) ended(why, secret string) {
@@ -102,9 +103,25 @@ func TestRefreshTooLate(t *testing.T) {
 	s.user("alice", "wonderland")
 	id := s.lets("user:alice", basic("alice", "wonderland"))
 	s.ok(s.db.SetUser(t.Context(), meta.Change{}, "alice", meta.UserChange{Locked: new(true)}))
-	if secret, err := s.refresh.Issue(t.Context(), &id.Principal, service, ""); secret != "" || !errors.Is(err, auth.ErrCredentials) {
-		t.Errorf("%q, %v", secret, err)
+	tooLate := func(what string, id auth.Identity) {
+		t.Helper()
+		if secret, err := s.refresh.Issue(t.Context(), &id.Principal, service, ""); secret != "" || !errors.Is(err, auth.ErrCredentials) {
+			t.Errorf("%s: %q, %v", what, secret, err)
+		}
 	}
+	tooLate("locked", id)
+	s.ok(s.db.SetUser(t.Context(), meta.Change{}, "alice", meta.UserChange{Locked: new(false)}))
+	s.issue(id)
+	// Another process may let in with the old password for a moment.
+	s.ok(s.db.EndSessions(t.Context(), meta.Change{}, "alice"))
+	tooLate("sessions were ended", id)
+	s.clock.move(time.Second)
+	id = s.lets("user:alice", basic("alice", "wonderland"))
+	redeemed := s.redeems("user:alice", s.issue(id))
+	s.issue(redeemed)
+	s.clock.move(time.Second)
+	s.ok(s.db.EndSessions(t.Context(), meta.Change{}, "alice"))
+	tooLate("sessions of refresh tokens were ended", redeemed)
 }
 
 func TestNoRefresh(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/requestid"
@@ -86,6 +87,9 @@ func (x *exchange) respondError(err error) {
 	case errors.Is(err, auth.ErrUnavailable):
 		x.w.Header().Set("Retry-After", "5")
 		f = &failure{http.StatusServiceUnavailable, "UNAVAILABLE", "the issuer of the ID token cannot be reached; try again"}
+	case errors.Is(err, access.ErrUnavailable):
+		x.w.Header().Set("Retry-After", "5")
+		f = &failure{http.StatusServiceUnavailable, "UNAVAILABLE", "the registry's database is not available; try again"}
 	case errors.Is(err, context.Canceled) && x.r.Context().Err() != nil:
 		x.status = 499 // logged, never sent: the client is gone
 		return

@@ -327,6 +327,8 @@ func TestWorkload(t *testing.T) {
 				return access.Principal{Kind: access.Workload, ID: rule.ID, Name: "acme/main"}, nil
 			case strings.HasSuffix(token, "unreachable"):
 				return access.Principal{}, fmt.Errorf("%w: no route to 192.0.2.9", auth.ErrUnavailable)
+			case strings.HasSuffix(token, "away"):
+				return access.Principal{}, fmt.Errorf("%w: 192.0.2.9 refused", access.ErrUnavailable)
 			case strings.HasSuffix(token, "broken"):
 				return access.Principal{}, broken
 			}
@@ -346,7 +348,7 @@ func TestWorkload(t *testing.T) {
 	s.post("grant_type", kind, "subject_token", goodJob+"x").fails(401, "UNAUTHORIZED")
 	s.get("", "oidc", goodJob+"x").fails(401, "UNAUTHORIZED")
 	s.get("", "oidc", "x").fails(401, "UNAUTHORIZED")
-	for ending, status := range map[string]int{"unreachable": 503, "broken": 500} {
+	for ending, status := range map[string]int{"unreachable": 503, "away": 503, "broken": 500} {
 		a := s.get("", "oidc", goodJob+ending)
 		a.fails(status, map[int]string{503: "UNAVAILABLE", 500: "UNKNOWN"}[status])
 		if strings.Contains(a.text, "192.0.2.9") || strings.Contains(a.text, "disk") || (a.header.Get("Retry-After") != "") != (status == 503) {

@@ -26,11 +26,13 @@ var (
 	ErrLastAdmin    = access.ErrLastAdmin
 	ErrNoRepository = errors.New("repository not found")
 	ErrLeased       = errors.New("upload session is in use by another writer")
+	ErrJobLeased    = errors.New("the job is not due, or is done by another process")
 	ErrFull         = errors.New("no space left for metadata")
-	ErrClosed       = errors.New("database is closed")
 	// ErrUnavailable: the server cannot be reached, is shutting down, is read-only,
 	// or took too long. What was asked for may be tried again.
-	ErrUnavailable = errors.New("the database is not available")
+	ErrUnavailable = access.ErrUnavailable
+	// ErrClosed is an ErrUnavailable: another replica, or the next process, answers.
+	ErrClosed = fmt.Errorf("%w: it is closed", ErrUnavailable)
 )
 
 //go:embed migrations/*.sql

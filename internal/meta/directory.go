@@ -61,7 +61,10 @@ func (db *DB) UserAccess(ctx context.Context, id string) (access.Subject, error)
 
 // Login finds a user by name.
 func (db *DB) Login(ctx context.Context, name string) (l access.Login, err error) {
-	return l, db.queryRow(ctx, `SELECT id, password FROM users WHERE name = $1`, name).Scan(&l.UserID, &l.Password)
+	var after int64
+	err = db.queryRow(ctx, `SELECT id, password, valid_after FROM users WHERE name = $1`, name).Scan(&l.UserID, &l.Password, &after)
+	l.ValidAfter = time.UnixMilli(after)
+	return l, err
 }
 
 const selectKey = `SELECT id, name, COALESCE(user_id, ''), COALESCE(project_id, ''), role, prefixes, addresses,

@@ -151,6 +151,16 @@ func callEveryVerb(ctx context.Context, db *DB) {
 	db.BuryOrphan(ctx, "x")
 	callProjectLife(ctx, db)
 	callTrail(ctx, db)
+	callJobs(ctx, db)
+}
+
+func callJobs(ctx context.Context, db *DB) {
+	db.Jobs(ctx)
+	db.RequestJob(ctx, "x")
+	db.LeaseJob(ctx, "x", 0, 0)
+	db.RenewJob(ctx, "x", 1, 0, "")
+	db.ReleaseJob(ctx, "x", 1)
+	db.FinishJob(ctx, "x", 1, JobEnd{})
 }
 
 func callTrail(ctx context.Context, db *DB) {

@@ -84,7 +84,8 @@ const maxRefresh = 100
 
 // CreateRefreshToken keeps a token by the hash of its secret and gives it its
 // id. It takes the place of the oldest where there are too many. ErrNotFound,
-// where what it was got with does not count any more.
+// where what it was got with does not count any more: this process may have
+// looked at a password before another one changed it.
 func (db *DB) CreateRefreshToken(ctx context.Context, r access.RefreshToken, hash string) error {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -94,10 +95,11 @@ func (db *DB) CreateRefreshToken(ctx context.Context, r access.RefreshToken, has
 	return db.change(ctx, func(t *tx) error {
 		n, err := t.exec(`INSERT INTO refresh_tokens (id, hash, user_id, key_id, service, client, address, created_at, expires_at)
 			SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
-			WHERE (COALESCE($3, '') = '' OR EXISTS (SELECT 1 FROM users WHERE id = $3 AND NOT locked))
+			WHERE (COALESCE($3, '') = '' OR EXISTS (SELECT 1 FROM users WHERE id = $3 AND NOT locked
+				AND (valid_after <= $10 OR COALESCE($4, '') <> '' AND $10 = 0)))
 			AND (COALESCE($4, '') = '' OR EXISTS (SELECT 1 FROM keys WHERE id = $4 AND revoked_at IS NULL))`,
 			id.String(), hash, orNone(r.UserID), orNone(r.KeyID), r.Service, r.Client, r.Address,
-			r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli())
+			r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli(), orZero(r.Since))
 		switch {
 		case err != nil:
 			return err
@@ -106,6 +108,14 @@ func (db *DB) CreateRefreshToken(ctx context.Context, r access.RefreshToken, has
 		}
 		return boundRefresh(t, r)
 	})
+}
+
+// orZero is a time in milliseconds, 0 for the zero Time.
+func orZero(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
 }
 
 // boundRefresh deletes the oldest tokens of whom r belongs to.

@@ -180,7 +180,10 @@ func (db *DB) endSessions(t *tx, id string) error {
 	if _, err := t.exec(`DELETE FROM refresh_tokens WHERE user_id = $1`, id); err != nil {
 		return err
 	}
-	_, err := t.exec(`UPDATE users SET valid_after = $2 WHERE id = $1 AND valid_after < $2`, id, db.millis())
+	// It rises each time, whatever the clock says: who logs in meanwhile is known
+	// by it.
+	_, err := t.exec(`UPDATE users SET valid_after = CASE WHEN valid_after < $2 THEN $2 ELSE valid_after + 1 END WHERE id = $1`,
+		id, db.millis())
 	return err
 }
 

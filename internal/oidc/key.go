@@ -88,6 +88,7 @@ func (p *People) keyFailed(w http.ResponseWriter, err error) {
 		return
 	}
 	status, text := p.storeProblem(err)
+	retrySoon(w, err)
 	p.problem(w, status, text)
 }
 

@@ -59,7 +59,16 @@ func (p *People) failStore(w http.ResponseWriter, err error, again string) {
 	if status == http.StatusForbidden {
 		again = ""
 	}
+	retrySoon(w, err)
 	p.fail(w, status, text, again)
+}
+
+// retrySoon says when to come back after an error of the store that mends
+// itself.
+func retrySoon(w http.ResponseWriter, err error) {
+	if errors.Is(err, meta.ErrUnavailable) {
+		w.Header().Set("Retry-After", "5")
+	}
 }
 
 // storeProblem says what an error of the store means to a client.
@@ -69,6 +78,9 @@ func (p *People) storeProblem(err error) (status int, text string) {
 		return http.StatusForbidden, "This user is locked. Ask the registry's administrator."
 	case errors.Is(err, meta.ErrManyLogins):
 		return http.StatusServiceUnavailable, "Too many log-ins are under way. Wait some minutes."
+	case errors.Is(err, meta.ErrUnavailable):
+		p.o.Log.Warn("log-in failed", "error", err)
+		return http.StatusServiceUnavailable, "The registry's database is not available. Wait some seconds."
 	}
 	p.o.Log.Error("log-in failed", "error", err)
 	return http.StatusInternalServerError, "The server failed; its log says why."

@@ -18,6 +18,7 @@ var tokenCases = []testCase{
 	{"refresh tokens/life", refreshLife},
 	{"refresh tokens/lists", refreshLists},
 	{"refresh tokens/nobody's", refreshNobody},
+	{"refresh tokens/log-in that ended meanwhile", refreshStale},
 	{"refresh tokens/expiry", refreshExpiry},
 	{"refresh tokens/bounded", refreshBounded},
 	{"login failures/counted by secret", failuresCount},
@@ -201,6 +202,49 @@ func refreshNobody(e *env) {
 	}
 	e.ok(e.db.SetUser(e.Context(), changing("user.change"), "alice", meta.UserChange{Locked: new(true)}))
 	e.wantErr("a token for a locked user", e.db.CreateRefreshToken(e.Context(), access.RefreshToken{UserID: alice.ID}, "h4"), meta.ErrNotFound)
+}
+
+// refreshStale: what a process has looked at before sessions were ended counts
+// for nothing, however close the two are and whatever the clocks say.
+func refreshStale(e *env) {
+	alice := e.user("alice")
+	login := func() access.Login {
+		e.Helper()
+		l, err := e.db.Login(e.Context(), "alice")
+		e.ok(err)
+		return l
+	}
+	n := 0
+	create := func(t access.RefreshToken) error {
+		n++
+		t.UserID, t.CreatedAt, t.ExpiresAt = alice.ID, e.clock.now(), e.clock.now().Add(time.Hour)
+		return e.db.CreateRefreshToken(e.Context(), t, fmt.Sprint("h", n))
+	}
+	for what, end := range map[string]func() error{
+		"a new password": func() error {
+			return e.db.SetUser(e.Context(), changing("user.change"), "alice", meta.UserChange{Password: new("$argon2id$" + fmt.Sprint(n))})
+		},
+		"the end of sessions": func() error { return e.db.EndSessions(e.Context(), changing("user.logout"), "alice") },
+	} {
+		for _, pass := range []time.Duration{time.Second, 0, -time.Minute} {
+			e.clock.move(pass)
+			seen := login()
+			e.ok(create(access.RefreshToken{Since: seen.ValidAfter}))
+			e.ok(end())
+			e.wantErr(fmt.Sprint("a log-in of before ", what, " after ", pass), create(access.RefreshToken{Since: seen.ValidAfter}), meta.ErrNotFound)
+			e.ok(create(access.RefreshToken{Since: login().ValidAfter}))
+		}
+	}
+	e.clock.move(2 * time.Minute)
+	old := e.clock.now()
+	e.ok(create(access.RefreshToken{Since: old})) // with a refresh token of then
+	e.clock.move(time.Second)
+	e.ok(e.db.EndSessions(e.Context(), changing("user.logout"), "alice"))
+	e.wantErr("a refresh token of before", create(access.RefreshToken{Since: old}), meta.ErrNotFound)
+	e.wantErr("who says nothing", create(access.RefreshToken{}), meta.ErrNotFound)
+	key := e.key(access.Key{Name: "laptop", UserID: alice.ID}, "k")
+	e.ok(create(access.RefreshToken{KeyID: key.ID})) // keys stay good
+	e.wantErr("a key and a refresh token of before", create(access.RefreshToken{KeyID: key.ID, Since: old}), meta.ErrNotFound)
 }
 
 func refreshExpiry(e *env) {

@@ -1,8 +1,11 @@
 -- What several processes on one database need, and collection of manifests.
 
 -- +goose Up
--- Work that is done again and again, by one process at a time. Each lease raises
--- version, which fences the one before.
+-- Work that is done again and again, by one process at a time. Each lease is a
+-- run: it raises version, which fences the one before. finished is the version
+-- of the last run that came to an end, whose result, failure and finished_at
+-- these are; failures counts those in a row. due_at above started_at says that
+-- another run was asked for during the one under way.
 CREATE TABLE jobs (
     name        TEXT   NOT NULL PRIMARY KEY,
     version     BIGINT NOT NULL,
@@ -10,10 +13,12 @@ CREATE TABLE jobs (
     lease_until BIGINT NOT NULL,
     due_at      BIGINT NOT NULL,
     started_at  BIGINT NOT NULL,
+    progress    TEXT   NOT NULL,
+    finished    BIGINT NOT NULL,
     finished_at BIGINT NOT NULL,
-    result      TEXT   NOT NULL,
+    failures    BIGINT NOT NULL,
     failure     TEXT   NOT NULL,
-    state       TEXT   NOT NULL
+    result      TEXT   NOT NULL
 );
 
 -- Manifests that nothing may hold any more: no tag, no index, no subject. since
