@@ -29,6 +29,7 @@ type client struct {
 	stats          *stats
 	name           string // what its request ids begin with
 
+	steps     int
 	requests  int
 	alone     bool // the last request was not answered
 	manifests int

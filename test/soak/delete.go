@@ -60,7 +60,7 @@ func (c *client) deleteBlob(r *repo, b *blob) error {
 	r.mu.Lock()
 	must := r.mustBlob(b.digest, time.Now())
 	b.deleting++
-	b.changes++
+	b.change()
 	told := b.told
 	b.told = time.Time{} // from here on, no promise holds it
 	r.mu.Unlock()
@@ -71,7 +71,7 @@ func (c *client) deleteBlob(r *repo, b *blob) error {
 	defer r.mu.Unlock()
 	now := time.Now()
 	b.deleting--
-	b.changes++
+	b.change()
 	b.busy = later(b.busy, now)
 	if err != nil {
 		b.busy = later(b.busy, now.Add(settle))

@@ -75,6 +75,12 @@ type turn struct {
 	doubt   *write
 	busy    time.Time // until when a lost request may still arrive
 	changes int       // so that readers see that something changed meanwhile
+	changed time.Time // when it did last
+}
+
+func (t *turn) change() {
+	t.changes++
+	t.changed = time.Now()
 }
 
 // idle says that no request is under way, or may still arrive, that changes it.
@@ -88,6 +94,12 @@ type blob struct {
 	deleting int       // requests under way
 	busy     time.Time // until when a lost request may still delete it
 	changes  int
+	changed  time.Time
+}
+
+func (b *blob) change() {
+	b.changes++
+	b.changed = time.Now()
 }
 
 // blob finds or makes the record of content. The caller has the lock.
@@ -235,7 +247,7 @@ func (r *repo) comes(c content) {
 	defer r.mu.Unlock()
 	b := r.blob(c)
 	b.deleted = false
-	b.changes++
+	b.change()
 }
 
 // absent notes that a manifest that need not be there is not. What it held has
@@ -246,7 +258,7 @@ func (r *repo) absent(m *manifest) {
 	}
 	since := r.until(m)
 	m.there = false
-	m.changes++
+	m.change()
 	r.lettingGo(m, since)
 }
 
@@ -265,4 +277,28 @@ func later(a, b time.Time) time.Time {
 		return a
 	}
 	return b
+}
+
+// memory is how long the model remembers what is gone.
+const memory = 2 * time.Minute
+
+// forget drops what is long gone, so that a long run does not slow down.
+func (r *repo) forget(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	named := map[string]bool{}
+	for digest, m := range r.manifests {
+		if !m.there && m.idle(now) && now.Sub(m.changed) > memory {
+			delete(r.manifests, digest)
+			continue
+		}
+		for _, d := range m.blobs {
+			named[d] = true
+		}
+	}
+	for digest, b := range r.blobs {
+		if !named[digest] && b.deleting == 0 && now.Sub(later(b.told, b.changed)) > memory {
+			delete(r.blobs, digest)
+		}
+	}
 }

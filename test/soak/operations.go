@@ -57,6 +57,11 @@ func (c *client) next() error {
 		return err
 	}
 	now := time.Now()
+	if c.steps++; c.steps%200 == 0 {
+		for _, r := range append(slices.Clone(c.own), pick(c.rng, c.common)) {
+			r.forget(now)
+		}
+	}
 	for i, s := range c.later {
 		if now.After(s.at) {
 			c.later = slices.Delete(c.later, i, i+1)

@@ -183,7 +183,9 @@ func (c *client) pullTree(r *repo, m *manifest) error {
 	}
 	var children []*manifest
 	for _, d := range m.children {
-		children = append(children, r.manifests[d])
+		if child := r.manifests[d]; child != nil {
+			children = append(children, child)
+		}
 	}
 	r.mu.Unlock()
 	for _, b := range blobs {

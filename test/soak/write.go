@@ -58,13 +58,13 @@ func (r *repo) begin(w *write, owner int) bool {
 			r.tags[name] = &tag{owner: owner}
 		}
 		r.tags[name].doubt = w
-		r.tags[name].changes++
+		r.tags[name].change()
 	}
 	for _, m := range []*manifest{w.puts, w.deletes} {
 		if m != nil {
 			r.manifests[m.digest] = m
 			m.doubt, m.owner = w, owner
-			m.changes++
+			m.change()
 		}
 	}
 	return true
@@ -97,7 +97,7 @@ func (w *write) resolve(happened bool) {
 			return // resolved before
 		}
 		t.doubt, t.busy = nil, busy
-		t.changes++
+		t.change()
 		if happened && t.at != at {
 			if before := r.manifests[t.at]; before != nil {
 				before.let = later(before.let, w.began)
@@ -107,7 +107,7 @@ func (w *write) resolve(happened bool) {
 	}
 	if m := w.puts; m != nil && m.doubt == w {
 		m.doubt, m.busy = nil, busy
-		m.changes++
+		m.change()
 		if happened {
 			if !m.there {
 				m.told = w.began
@@ -117,7 +117,7 @@ func (w *write) resolve(happened bool) {
 	}
 	if m := w.deletes; m != nil && m.doubt == w {
 		m.doubt, m.busy = nil, busy
-		m.changes++
+		m.change()
 		if happened {
 			m.there, m.deleted = false, w.lost.IsZero()
 			r.lettingGo(m, w.began)
