@@ -150,7 +150,8 @@ func collectForever(ctx context.Context, r *hosted.Registry, every time.Duration
 		case err != nil && ctx.Err() == nil:
 			log.Error("collection failed and will be tried again", "error", err)
 		case c != hosted.Collected{}:
-			log.Info("collected", "uploads", c.Uploads, "links", c.Links, "objects", c.Objects, "projects", c.Projects)
+			log.Info("collected", "manifests", c.Manifests, "referrers", c.Referrers, "links", c.Links, "objects", c.Objects,
+				"bytes", c.Bytes, "uploads", c.Uploads, "projects", c.Projects, "swept", c.Swept)
 		}
 	}
 }

@@ -82,6 +82,16 @@ type Store interface {
 	Check(ctx context.Context) error
 }
 
+// Sweeper is a Store in which a crash may leave pieces of objects that were
+// never sealed, and that their State alone would not find.
+type Sweeper interface {
+	Store
+	// Sweep removes such pieces that are older than before, unless live says
+	// that an object of that key is still being written. It never touches sealed
+	// objects. It counts what it removed, also with an error.
+	Sweep(ctx context.Context, before time.Time, live func(key string) (bool, error)) (n int, err error)
+}
+
 // MaxKey is the length limit of a key in bytes.
 const MaxKey = 128
 

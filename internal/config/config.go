@@ -38,7 +38,7 @@ type Config struct {
 	Admin    struct{ Listen string } // "": no such listener
 	Log      struct{ Level, Format string }
 	Uploads  struct{ Expire time.Duration }
-	GC       struct{ Interval, UnreferencedAfter time.Duration }
+	GC       GC
 	Shutdown struct{ Delay, Grace time.Duration }
 	HTTP     struct {
 		BodyIdle       time.Duration
@@ -64,6 +64,13 @@ type S3 struct {
 	Encryption, KMSKey, StorageClass string
 	Attempts                         int
 	Timeout                          time.Duration
+}
+
+// GC is what is collected, and when.
+type GC struct {
+	Interval, UnreferencedAfter time.Duration
+	Untagged, OrphansAfter      string // see Config.Retention
+	Rate                        string // see Config.CollectRate
 }
 
 // Auth is how callers prove who they are.
@@ -94,6 +101,7 @@ func (c *Config) RedirectNetworks() []netip.Prefix { return networks(c.Storage.S
 type Repository struct {
 	Match           string // see Config.Sparse
 	SparseManifests bool   // a manifest may name content that is not here
+	Untagged        string // see Config.Retention; "": what other rules say
 }
 
 // Sparse reports whether repo may hold manifests whose content is absent. The

@@ -47,7 +47,7 @@ func TestDefaults(t *testing.T) {
 	want.Audit.Retention = 90 * 24 * time.Hour
 	want.Log.Level, want.Log.Format = "info", "text"
 	want.Uploads.Expire = 168 * time.Hour
-	want.GC.Interval, want.GC.UnreferencedAfter = time.Minute, 24*time.Hour
+	want.GC = GC{Interval: time.Minute, UnreferencedAfter: 24 * time.Hour, Untagged: "keep", OrphansAfter: "7d", Rate: "1000/s"}
 	want.Shutdown.Grace = 30 * time.Second
 	want.HTTP.BodyIdle = time.Minute
 	want.origins = c.origins
@@ -76,6 +76,7 @@ func TestPrecedence(t *testing.T) {
 func TestEveryKey(t *testing.T) {
 	other := map[kind]string{text: "else", boolean: "true", duration: "36h", size: "16MiB", number: "3"}
 	special := map[string]string{
+		"gc.untagged": "30d", "gc.orphans_after": "keep", "gc.rate": "50",
 		"listen": "[::1]:0", "log.level": "debug", "log.format": "json",
 		"url": "https://r.test/x", "other_urls": "http://a:5000,https://b", "auth.mode": "required",
 		"auth.oidc.issuer": "https://id", "projects.newcomers": "claim", "http.trusted_proxies": "10.0.0.0/8, ::1", "admin.listen": "[::1]:9000",
@@ -179,6 +180,10 @@ func TestFileProblems(t *testing.T) {
 		{"many", strings.Repeat("a: 1\n", 50_000), []string{`the file is too long`}},
 		{"two documents", "data: a\n---\ndata: b\n", []string{`:2:1: a second document begins here; keep one`}},
 		{"rules are no list", "repositories: {match: a}\n", []string{`repositories must be a list of rules`}},
+		{"kept for a word", "gc:\n  untagged: forever\n", []string{`:2:13: gc.untagged: must be keep, or a duration such as 90s, 24h or 7d, not "forever"`}},
+		{"kept for nothing", "gc:\n  orphans_after: 0s\n", []string{`gc.orphans_after: must be keep, or a duration`}},
+		{"rate", "gc:\n  rate: 5/m\n", []string{`gc.rate: must be a number a second such as 1000/s, or 0 for no bound, not "5/m"`}},
+		{"untagged in a rule", "repositories:\n  - match: a\n    untagged: never\n", []string{`:3:15: repositories[0].untagged: must be keep, or`}},
 		{"rule without match", "repositories:\n  - sparse_manifests: true\n", []string{`repositories[0] has no match`}},
 		{"rule is text", "repositories:\n  - team/*\n", []string{`:2:5: repositories[0] must hold keys and values, not text`}},
 		{"rule's pattern", "repositories:\n  - match: Team\n", []string{`:2:12: repositories[0].match: must be the letters of a repository name`}},

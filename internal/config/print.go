@@ -38,6 +38,9 @@ func (c *Config) Print(w io.Writer) error {
 	}
 	for _, r := range c.Repositories {
 		fmt.Fprintf(&out, "  - match: %s # file\n    sparse_manifests: %t # file\n", literal(text, r.Match), r.SparseManifests)
+		if r.Untagged != "" {
+			fmt.Fprintf(&out, "    untagged: %s # file\n", literal(text, r.Untagged))
+		}
 	}
 	_, err := w.Write(out.Bytes())
 	return err

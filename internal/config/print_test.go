@@ -7,7 +7,7 @@ import (
 
 func TestPrint(t *testing.T) {
 	c := load(t, Sources{
-		File:    write(t, "log:\n  level: warn\nrepositories:\n  - match: a/**\n    sparse_manifests: true\n"),
+		File:    write(t, "log:\n  level: warn\nrepositories:\n  - match: a/**\n    sparse_manifests: true\n  - match: b\n    untagged: 30d\n"),
 		Environ: []string{"BERTH_GC_UNREFERENCED_AFTER=2d"},
 		Flags:   map[string]string{"listen": ":0", "data": "/srv"},
 	})
@@ -75,6 +75,9 @@ uploads:
 gc:
   interval: 1m # default
   unreferenced_after: 48h # BERTH_GC_UNREFERENCED_AFTER
+  untagged: "keep" # default
+  orphans_after: "7d" # default
+  rate: "1000/s" # default
 shutdown:
   delay: 0s # default
   grace: 30s # default
@@ -84,6 +87,9 @@ http:
 repositories:
   - match: "a/**" # file
     sparse_manifests: true # file
+  - match: "b" # file
+    sparse_manifests: false # file
+    untagged: "30d" # file
 `
 	var out strings.Builder
 	if err := c.Print(&out); err != nil {

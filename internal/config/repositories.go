@@ -11,6 +11,7 @@ const (
 	repositoriesKey = "repositories"
 	matchKey        = repositoriesKey + ".match"
 	sparseKey       = repositoriesKey + ".sparse_manifests"
+	untaggedKey     = repositoriesKey + ".untagged"
 )
 
 // maxRules bounds the list of repositories: it is searched on each push.
@@ -18,11 +19,11 @@ const maxRules = 1000
 
 // keyPaths are all keys that a file may have.
 func keyPaths() []string {
-	paths := make([]string, 0, len(keys)+2)
+	paths := make([]string, 0, len(keys)+3)
 	for i := range keys {
 		paths = append(paths, keys[i].path)
 	}
-	return append(paths, matchKey, sparseKey)
+	return append(paths, matchKey, sparseKey, untaggedKey)
 }
 
 // repositories reads the list of rules.
@@ -64,6 +65,13 @@ func (f *file) rule(path string, at *token.Token, n ast.Node) {
 		case sparseKey:
 			v, _ := f.value(path+".sparse_manifests", boolean, at, value)
 			rule.SparseManifests = v == "true"
+		case untaggedKey:
+			if v, ok := f.value(path+".untagged", text, at, value); ok {
+				rule.Untagged = v
+				if err := checkKeep(v); err != nil {
+					f.problemAt(value.GetToken(), "%s.untagged: %w", path, err)
+				}
+			}
 		default:
 			f.unknown(full, at)
 		}

@@ -29,7 +29,6 @@ type CheckedMetadata interface {
 	CheckManifests(ctx context.Context, repositoryID string, after oci.Digest, n int) ([]meta.CheckedManifest, error)
 	CheckUploads(ctx context.Context, after string, n int) ([]meta.Upload, error)
 	LinkedBy(ctx context.Context, d oci.Digest, n int) ([]string, error)
-	KeyOwner(ctx context.Context, key string) (kind string, size int64, err error)
 	BuryOrphan(ctx context.Context, key string) error
 	MarkDamaged(ctx context.Context, b meta.CheckedBlob) error
 	UploadVersion(ctx context.Context, id string) (int64, error)

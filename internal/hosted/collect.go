@@ -10,62 +10,195 @@ import (
 	"github.com/berth-registry/berth/internal/meta"
 )
 
-// collectBatch bounds one transaction of collection.
-const collectBatch = 200
+// How much of each queue is looked at before the next pause. Rows are changed
+// in transactions that are shorter still.
+const (
+	rowBatch  = 25
+	deadBatch = 250
+)
 
-// Collected counts what one run of Collect removed.
+// Collected counts what a collection removed.
 type Collected struct {
-	Projects int // deleted projects, with all that they had
-	Uploads  int // expired upload sessions
-	Links    int // blobs taken out of repositories that held them for nothing
-	Objects  int // objects whose bytes were freed
+	Projects  int   `json:"projects"`  // deleted projects, with all that they had
+	Uploads   int   `json:"uploads"`   // expired upload sessions
+	Manifests int   `json:"manifests"` // without a tag
+	Referrers int   `json:"referrers"` // manifests whose subject is absent
+	Links     int   `json:"links"`     // blobs taken out of repositories that held them for nothing
+	Objects   int   `json:"objects"`   // whose bytes were freed
+	Swept     int   `json:"swept"`     // pieces that crashes left in the blob store
+	Bytes     int64 `json:"bytes"`     // of the objects
+}
+
+func (c *Collected) add(o Collected) {
+	c.Projects += o.Projects
+	c.Uploads += o.Uploads
+	c.Manifests += o.Manifests
+	c.Referrers += o.Referrers
+	c.Links += o.Links
+	c.Objects += o.Objects
+	c.Swept += o.Swept
+	c.Bytes += o.Bytes
 }
 
 // Collect removes what is due: projects that cannot be restored any more,
-// expired upload sessions, links that nothing holds, and the bytes of dead
-// objects. It goes from queue to queue, never over the store, in short
-// transactions beside running requests.
-func (r *Registry) Collect(ctx context.Context) (c Collected, err error) {
-	now := time.Now()
-	err = errors.Join(
-		drain(ctx, func() (int, error) {
-			purged, rows, err := r.db.PurgeProjects(ctx, now.Add(-r.o.ProjectRetention), collectBatch)
-			c.Projects += purged
-			return rows, err
-		}),
-		drain(ctx, func() (int, error) {
-			n, err := r.db.ExpireUploads(ctx, now.Add(-r.o.UploadExpiry), collectBatch)
-			c.Uploads += n
-			return n, err
-		}),
-		drain(ctx, func() (int, error) {
-			removed, seen, err := r.db.CollectLinks(ctx, now.Add(-r.o.UnreferencedAge), collectBatch)
-			c.Links += removed
-			return seen, err
-		}),
-		drain(ctx, func() (int, error) {
-			dead, err := r.db.DeadObjects(ctx, time.Now(), collectBatch) // what has just died too
-			if err != nil {
-				return 0, err
-			}
-			freed, err := r.free(ctx, dead...)
-			c.Objects += freed
-			return freed, err
-		}),
+// expired upload sessions, manifests and links that nothing holds, and the bytes
+// of dead objects. It goes from queue to queue, never over the store, in short
+// transactions beside running requests, and no faster than Options.Rate. What
+// fails by itself is put off and does not stop the rest. Several at a time, in
+// one process or more, are safe, and no faster.
+func (r *Registry) Collect(ctx context.Context) (Collected, error) {
+	c := &collection{Registry: r, pace: pace{rate: r.o.Rate}}
+	err := errors.Join(
+		c.drain(ctx, rowBatch, c.projects),
+		c.drain(ctx, rowBatch, c.uploads),
+		c.drain(ctx, rowBatch, c.plan),
+		c.drain(ctx, rowBatch, c.manifests),
+		c.drain(ctx, rowBatch, c.links),
+		c.drain(ctx, deadBatch, c.objects),
+		c.sweep(ctx),
 	)
-	return c, err
+	return c.sum, err
 }
 
+// collection is one run of Collect.
+type collection struct {
+	*Registry
+	sum  Collected
+	pace pace
+}
+
+// maxFailures bounds how often one queue may fail in a run.
+const maxFailures = 10
+
 // drain repeats a step until it finds less than a batch to do.
-func drain(ctx context.Context, step func() (int, error)) error {
+func (c *collection) drain(ctx context.Context, batch int, step func(context.Context, int) (rows int, got Collected, err error)) error {
+	var errs []error
 	for {
-		n, err := step()
-		if err != nil || n < collectBatch {
-			return err
+		if err := c.pace.wait(ctx); err != nil {
+			return errors.Join(append(errs, err)...)
 		}
-		if err := ctx.Err(); err != nil {
-			return err
+		rows, got, err := step(ctx, batch)
+		c.pace.spent(rows)
+		c.count(got)
+		if err != nil {
+			errs = append(errs, err)
 		}
+		if rows < batch || len(errs) == maxFailures {
+			return errors.Join(errs...)
+		}
+	}
+}
+
+func (c *collection) count(got Collected) {
+	if got == (Collected{}) {
+		return
+	}
+	c.sum.add(got)
+	if c.o.OnCollect != nil {
+		c.o.OnCollect(got)
+	}
+}
+
+func (c *collection) projects(ctx context.Context, n int) (int, Collected, error) {
+	purged, rows, err := c.db.PurgeProjects(ctx, time.Now().Add(-c.o.ProjectRetention), n)
+	return rows, Collected{Projects: purged}, err
+}
+
+func (c *collection) uploads(ctx context.Context, n int) (int, Collected, error) {
+	expired, err := c.db.ExpireUploads(ctx, time.Now().Add(-c.o.UploadExpiry), n)
+	return expired, Collected{Uploads: expired}, err
+}
+
+func (c *collection) plan(ctx context.Context, n int) (int, Collected, error) {
+	rows, err := c.db.PlanManifests(ctx, c.o.Policy, n)
+	return rows, Collected{}, err
+}
+
+func (c *collection) manifests(ctx context.Context, n int) (int, Collected, error) {
+	got, err := c.db.CollectManifests(ctx, c.o.Retention, time.Now(), n)
+	return got.Seen, Collected{Manifests: got.Removed - got.Referrers, Referrers: got.Referrers}, err
+}
+
+func (c *collection) links(ctx context.Context, n int) (int, Collected, error) {
+	removed, seen, err := c.db.CollectLinks(ctx, time.Now().Add(-c.o.UnreferencedAge), n)
+	return seen, Collected{Links: removed}, err
+}
+
+func (c *collection) objects(ctx context.Context, n int) (int, Collected, error) {
+	dead, err := c.db.DeadObjects(ctx, time.Now().Add(-c.o.DeadAfter), n) // what has just died too
+	if err != nil {
+		return 0, Collected{}, err
+	}
+	got, err := c.free(ctx, dead...)
+	return len(dead), got, err
+}
+
+// sweep removes what crashes left in the blob store, now and then.
+func (c *collection) sweep(ctx context.Context) error {
+	store, ok := c.blobs.(blob.Sweeper)
+	if !ok || ctx.Err() != nil {
+		return nil
+	}
+	mine, err := c.db.ClaimSweep(ctx, c.o.SweepEvery)
+	if err != nil || !mine {
+		return err
+	}
+	n, err := store.Sweep(ctx, time.Now().Add(-c.o.SweepAge), func(key string) (bool, error) {
+		if err := c.pace.wait(ctx); err != nil {
+			return true, err
+		}
+		c.pace.spent(1)
+		return c.beingWritten(ctx, key)
+	})
+	c.count(Collected{Swept: n})
+	if err != nil {
+		err = fmt.Errorf("sweep the blob store: %w", err)
+	}
+	return err
+}
+
+// beingWritten reports whether a session writes the object, or one that has
+// ended is still to be cleaned up after. Rows come before bytes: a key without
+// a row will never have one.
+func (r *Registry) beingWritten(ctx context.Context, key string) (bool, error) {
+	kind, _, err := r.db.KeyOwner(ctx, key)
+	switch {
+	case errors.Is(err, meta.ErrNotFound):
+		return false, nil
+	case err != nil:
+		return true, err
+	}
+	return kind != "blob", nil
+}
+
+// pace spreads work over time: so many rows a second, 0 for no bound.
+type pace struct {
+	rate int
+	next time.Time
+}
+
+// wait until more may be done.
+func (p *pace) wait(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d := time.Until(p.next)
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+func (p *pace) spent(rows int) {
+	if p.rate > 0 {
+		p.next = time.Now().Add(time.Duration(rows) * time.Second / time.Duration(p.rate))
 	}
 }
 
@@ -73,28 +206,87 @@ func drain(ctx context.Context, step func() (int, error)) error {
 // not stand in the way of others.
 const retryDead = time.Hour
 
+// retryStore is when that is where the whole blob store does not answer.
+const retryStore = time.Minute
+
 // free deletes the bytes of dead objects and then the notes of them. What
 // fails stays noted for a later collection.
-func (r *Registry) free(ctx context.Context, dead ...meta.DeadObject) (freed int, err error) {
+func (r *Registry) free(ctx context.Context, dead ...meta.DeadObject) (got Collected, err error) {
+	if len(dead) == 0 {
+		return got, nil
+	}
 	ctx = context.WithoutCancel(ctx)
-	var gone, left []string
-	var errs []error
+	f := freeing{r: r, ctx: ctx}
+	var sealed []meta.DeadObject
 	for _, o := range dead {
-		var failure error
-		if o.Unsealed {
-			failure = r.blobs.Abort(ctx, o.Key, blob.State{Size: o.Size, Opaque: o.State})
-		} else {
-			failure = r.blobs.Delete(ctx, o.Key)
-		}
-		if failure == nil {
-			gone = append(gone, o.Key)
-			continue
-		}
-		left = append(left, o.Key)
-		if len(errs) == 0 { // one of them says enough
-			errs = append(errs, fmt.Errorf("free the bytes of object %s: %w", o.Key, failure))
+		switch {
+		case len(f.later) > 0: // the store does not answer
+			f.later = append(f.later, o)
+		case o.Unsealed:
+			f.each([]meta.DeadObject{o}, r.blobs.Abort(ctx, o.Key, blob.State{Size: o.Size, Opaque: o.State}))
+		default:
+			sealed = append(sealed, o)
 		}
 	}
-	errs = append(errs, r.db.ForgetDead(ctx, gone...), r.db.DeferDead(ctx, retryDead, left...))
-	return len(gone), errors.Join(errs...)
+	f.sealed(sealed)
+	for _, o := range f.gone {
+		got.Objects++
+		got.Bytes += o.Bytes
+	}
+	return got, errors.Join(f.first, r.db.ForgetDead(ctx, keysOf(f.gone)...),
+		r.db.DeferDead(ctx, retryDead, keysOf(f.failed)...), r.db.DeferDead(ctx, retryStore, keysOf(f.later)...))
+}
+
+// freeing sorts dead objects by what became of them.
+type freeing struct {
+	r                   *Registry
+	ctx                 context.Context
+	gone, failed, later []meta.DeadObject
+	first               error // one of them says enough
+}
+
+// sealed deletes objects with one request or few. Where that fails, some may be
+// gone: each is tried by itself, unless the store does not answer at all.
+func (f *freeing) sealed(list []meta.DeadObject) {
+	if len(list) == 0 {
+		return
+	}
+	if len(f.later) > 0 {
+		f.later = append(f.later, list...)
+		return
+	}
+	err := f.r.blobs.Delete(f.ctx, keysOf(list)...)
+	if err == nil || len(list) == 1 || errors.Is(err, blob.ErrUnavailable) {
+		f.each(list, err)
+		return
+	}
+	for i := range list {
+		err := f.r.blobs.Delete(f.ctx, list[i].Key)
+		f.each(list[i:i+1], err)
+		if errors.Is(err, blob.ErrUnavailable) {
+			f.later = append(f.later, list[i+1:]...)
+			return
+		}
+	}
+}
+
+func (f *freeing) each(list []meta.DeadObject, err error) {
+	switch {
+	case err == nil:
+		f.gone = append(f.gone, list...)
+	case errors.Is(err, blob.ErrUnavailable):
+		f.later = append(f.later, list...)
+	default:
+		f.failed = append(f.failed, list...)
+	}
+	if err != nil && f.first == nil {
+		f.first = fmt.Errorf("free the bytes of object %s: %w", list[0].Key, err)
+	}
+}
+
+func keysOf(list []meta.DeadObject) (keys []string) {
+	for _, o := range list {
+		keys = append(keys, o.Key)
+	}
+	return keys
 }

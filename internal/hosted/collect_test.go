@@ -35,7 +35,7 @@ func TestCollect(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := s.file(t, s.key(t, loose.Digest))
-	wantCollected(t, s, hosted.Collected{Links: 2, Objects: 1})
+	wantCollected(t, s, hosted.Collected{Links: 2, Objects: 1, Bytes: 100})
 	for _, d := range []oci.Digest{loose.Digest, mounted.Digest} {
 		_, err := s.Blob(t.Context(), repo, d)
 		registrytest.WantCode(t, "find a collected blob", err, registry.BlobUnknown)
@@ -62,7 +62,7 @@ func TestCollectAfterDelete(t *testing.T) {
 	if err := s.DeleteManifest(t.Context(), repo, image.Manifest.Digest); err != nil {
 		t.Fatal(err)
 	}
-	wantCollected(t, s, hosted.Collected{Links: 2, Objects: 2})
+	wantCollected(t, s, hosted.Collected{Links: 2, Objects: 2, Bytes: image.Config.Size + image.Layers[0].Size})
 	if n := objects(t, s.blobs); n != 0 {
 		t.Errorf("%d objects of an empty registry", n)
 	}
@@ -81,7 +81,7 @@ func TestCollectUploads(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := s.file(t, old.ID())
-	wantCollected(t, s, hosted.Collected{Uploads: 2, Objects: 2})
+	wantCollected(t, s, hosted.Collected{Uploads: 2, Objects: 2, Bytes: 500})
 	if exists(t, file) {
 		t.Error("an expired session's file is still there")
 	}
@@ -92,19 +92,21 @@ func TestCollectUploads(t *testing.T) {
 	resume(t, s, fresh.ID(), 500)
 }
 
-// TestCollectTriesAgain: bytes that cannot be freed are reported and kept in mind.
+// TestCollectTriesAgain: bytes that cannot be freed are reported and kept in
+// mind, and are in no other object's way.
 func TestCollectTriesAgain(t *testing.T) {
 	s := newStack(t, hosted.Options{})
 	s.shift(-25 * time.Hour)
 	for range 3 {
 		registrytest.PushBlob(t, s, repo, registrytest.Random(100))
 	}
-	s.blobs.Fail("Delete", 2, errBroken)
+	s.blobs.Fail("Delete", 1, errBroken) // of all at once
+	s.blobs.Fail("Delete", 3, errBroken) // of the second
 	got, err := s.Collect(t.Context())
-	if want := (hosted.Collected{Links: 3, Objects: 2}); got != want || !errors.Is(err, errBroken) {
+	if want := (hosted.Collected{Links: 3, Objects: 2, Bytes: 200}); got != want || !errors.Is(err, errBroken) {
 		t.Errorf("collected %+v, %v; want %+v and the failure", got, err, want)
 	}
-	wantCollected(t, s, hosted.Collected{Objects: 1})
+	wantCollected(t, s, hosted.Collected{Objects: 1, Bytes: 100})
 	if n := objects(t, s.blobs); n != 0 {
 		t.Errorf("%d objects are left", n)
 	}

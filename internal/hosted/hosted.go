@@ -5,6 +5,7 @@
 package hosted
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -21,6 +22,7 @@ type Metadata interface {
 	Resolve(ctx context.Context, repo string, ref oci.Ref) (meta.Manifest, error)
 	Blob(ctx context.Context, repo string, d oci.Digest) (meta.Blob, error)
 	TouchBlob(ctx context.Context, repo string, d oci.Digest) error
+	TouchManifest(ctx context.Context, repo string, d oci.Digest) error
 	Tags(ctx context.Context, repo, after string, n int) ([]string, error)
 	Repositories(ctx context.Context, after string, n int) ([]string, error)
 	Holders(ctx context.Context, near string, d oci.Digest, n int) ([]string, error)
@@ -44,9 +46,19 @@ type Metadata interface {
 	PurgeProjects(ctx context.Context, before time.Time, n int) (purged, rows int, err error)
 	ExpireUploads(ctx context.Context, before time.Time, n int) (int, error)
 	CollectLinks(ctx context.Context, before time.Time, n int) (removed, seen int, err error)
+	PlanManifests(ctx context.Context, policy string, n int) (int, error)
+	CollectManifests(ctx context.Context, policy func(repo string) meta.Retention, now time.Time, n int) (meta.Reviewed, error)
+	ClaimSweep(ctx context.Context, every time.Duration) (mine bool, err error)
+	KeyOwner(ctx context.Context, key string) (kind string, size int64, err error)
 	DeadObjects(ctx context.Context, before time.Time, n int) ([]meta.DeadObject, error)
 	ForgetDead(ctx context.Context, keys ...string) error
 	DeferDead(ctx context.Context, by time.Duration, keys ...string) error
+
+	DeletedProjects(ctx context.Context, after meta.DeletedProject, n int) ([]meta.DeletedProject, error)
+	IdleUploads(ctx context.Context, after string, n int) ([]meta.IdleUpload, error)
+	LooseManifests(ctx context.Context, repositoryID string, after oci.Digest, n int) ([]meta.LooseManifest, error)
+	LooseLinks(ctx context.Context, after meta.LooseLink, n int) ([]meta.LooseLink, error)
+	DeadQueue(ctx context.Context, at int64, key string, n int) ([]meta.DeadObject, error)
 }
 
 // Options of New; the zero value is useful.
@@ -62,7 +74,26 @@ type Options struct {
 	// ProjectRetention is how long a deleted project can be restored before it
 	// is purged. Default 7 days.
 	ProjectRetention time.Duration
+	// Retention says how long a repository keeps manifests that nothing holds.
+	// nil: without a tag for ever, without their subject 7 days.
+	Retention func(repo string) Retention
+	// Policy names what Retention says: where it is another than at the last
+	// collection, all such manifests are looked at again.
+	Policy string
+	// DeadAfter is how long the bytes of what was deleted stay in the blob store:
+	// longer than any URL of them is good. 0: they go with the next collection.
+	DeadAfter time.Duration
+	// Rate bounds how many rows a second collection looks at. 0: no bound.
+	Rate int
+	// SweepEvery is how often a blob store that can be swept is; SweepAge how old
+	// what is swept must be. Default 1 hour.
+	SweepEvery, SweepAge time.Duration
+	// OnCollect is told of what a collection removed, batch by batch; may be nil.
+	OnCollect func(delta Collected)
 }
+
+// Retention is how long manifests that nothing holds are kept; 0 is for ever.
+type Retention = meta.Retention
 
 // Registry is a hosted registry.
 type Registry struct {
@@ -87,6 +118,10 @@ func New(db Metadata, blobs blob.Store, o Options) *Registry {
 	if o.ProjectRetention == 0 {
 		o.ProjectRetention = 7 * 24 * time.Hour
 	}
+	if o.Retention == nil {
+		o.Retention = func(string) Retention { return Retention{Orphans: 7 * 24 * time.Hour} }
+	}
+	o.SweepEvery, o.SweepAge = cmp.Or(o.SweepEvery, time.Hour), cmp.Or(o.SweepAge, time.Hour)
 	return &Registry{db: db, blobs: blobs, o: o}
 }
 

@@ -214,7 +214,7 @@ func TestDeletedProject(t *testing.T) {
 	remove()
 	s.shift(0)
 	// A layer and two sessions; the config lives on in another project.
-	wantCollected(t, s, hosted.Collected{Projects: 1, Objects: 3})
+	wantCollected(t, s, hosted.Collected{Projects: 1, Objects: 3, Bytes: 401})
 	_, err = s.db.Project(t.Context(), "team")
 	if !errors.Is(err, meta.ErrNotFound) {
 		t.Errorf("find a project that was purged: %v", err)
@@ -251,7 +251,7 @@ func TestPurgeInBatches(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.shift(0)
-	wantCollected(t, s, hosted.Collected{Projects: 1, Objects: 120})
+	wantCollected(t, s, hosted.Collected{Projects: 1, Objects: 120, Bytes: 60 * 440})
 	if n := objects(t, s.blobs); n != 0 {
 		t.Errorf("%d objects are left", n)
 	}

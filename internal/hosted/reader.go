@@ -17,7 +17,7 @@ import (
 const touchAfter = time.Hour
 
 func (r *Registry) Resolve(ctx context.Context, repo string, ref oci.Ref) (oci.Descriptor, error) {
-	m, err := r.db.Resolve(ctx, repo, ref)
+	m, err := r.told(ctx, repo, ref, r.db.Resolve)
 	if err != nil {
 		return oci.Descriptor{}, coded(err, repo, registry.ManifestUnknown, named(ref))
 	}
@@ -25,11 +25,37 @@ func (r *Registry) Resolve(ctx context.Context, repo string, ref oci.Ref) (oci.D
 }
 
 func (r *Registry) Manifest(ctx context.Context, repo string, ref oci.Ref) (registry.Manifest, error) {
-	m, err := r.db.Manifest(ctx, repo, ref)
+	m, err := r.told(ctx, repo, ref, r.db.Manifest)
 	if err != nil {
 		return registry.Manifest{}, coded(err, repo, registry.ManifestUnknown, named(ref))
 	}
 	return registry.Manifest{MediaType: m.MediaType, Digest: m.Digest, Content: m.Content}, nil
+}
+
+// told finds a manifest that a client will know of. It may push an index of what
+// it knows by digest, or come back for it: collection must count from now.
+func (r *Registry) told(ctx context.Context, repo string, ref oci.Ref, find func(context.Context, string, oci.Ref) (meta.Manifest, error)) (meta.Manifest, error) {
+	m, err := find(ctx, repo, ref)
+	if err != nil || m.LooseSince < 0 || time.Since(time.UnixMilli(m.LooseSince)) <= r.touchManifestAfter(repo) {
+		return m, err
+	}
+	// Other failures are let go, as those of touching a blob are.
+	if touch := r.db.TouchManifest(ctx, repo, m.Digest); errors.Is(touch, meta.ErrNotFound) {
+		err = touch
+	}
+	return m, err
+}
+
+// touchManifestAfter is well below the time for which a manifest is kept.
+func (r *Registry) touchManifestAfter(repo string) time.Duration {
+	after := touchAfter
+	keep := r.o.Retention(repo)
+	for _, d := range [...]time.Duration{keep.Untagged, keep.Orphans} {
+		if d > 0 {
+			after = min(after, d/2)
+		}
+	}
+	return after
 }
 
 func named(ref oci.Ref) map[string]string {

@@ -23,7 +23,11 @@ const maxHolders = 10
 // DeleteTag removes a tag. Errors: ErrNoRepository, ErrNotFound.
 func (db *DB) DeleteTag(ctx context.Context, repo, tag string) error {
 	return db.remove(ctx, repo, audit.Event{Action: "tag.delete", Reference: tag}, func(t *tx, p place, e *audit.Event) error {
-		return t.queryRow(`DELETE FROM tags WHERE repository_id = $1 AND name = $2 RETURNING digest`, p.id, tag).Scan(&e.Digest)
+		err := t.queryRow(`DELETE FROM tags WHERE repository_id = $1 AND name = $2 RETURNING digest`, p.id, tag).Scan(&e.Digest)
+		if err != nil {
+			return err
+		}
+		return db.planManifest(t, p.id, oci.Digest(e.Digest))
 	})
 }
 
@@ -31,22 +35,50 @@ func (db *DB) DeleteTag(ctx context.Context, repo, tag string) error {
 // Errors: ErrNoRepository, ErrNotFound, *ReferencedError.
 func (db *DB) DeleteManifest(ctx context.Context, repo string, d oci.Digest) error {
 	return db.remove(ctx, repo, audit.Event{Action: "manifest.delete", Digest: d.String()}, func(t *tx, p place, e *audit.Event) error {
-		if err := unheld(t, "manifest_references", p.id, d); err != nil {
+		// The order of locks that collection has: what the project uses comes first.
+		if err := mayLack(lockUsage(t, p.project)); err != nil {
 			return err
 		}
-		if err := db.letGo(t, p.id, d); err != nil {
+		if _, err := t.exec(`DELETE FROM tags WHERE repository_id = $1 AND digest = $2`, p.id, d.String()); err != nil {
 			return err
 		}
-		err := t.queryRow(`DELETE FROM manifests WHERE repository_id = $1 AND digest = $2 RETURNING size`, p.id, d.String()).Scan(&e.Bytes)
-		if err != nil {
-			return err
-		}
-		return shrink(t, p.project, e.Bytes)
+		var err error
+		e.Bytes, err = db.takeOut(t, p, d)
+		return err
 	})
 }
 
-// letGo drops a manifest's tags and references and plans the look at the blobs
-// that it held.
+// takeOut removes a manifest without tags, lets go of what it held, and plans
+// the look at its referrers. Errors: ErrNotFound, *ReferencedError.
+func (db *DB) takeOut(t *tx, p place, d oci.Digest) (size int64, err error) {
+	if err := forgetReview(t, p.id, d); err != nil {
+		return 0, err
+	}
+	// Who looks at a referrer waits for the end of this, or is seen by it.
+	err = t.lock(`SELECT digest FROM manifests WHERE repository_id = $1 AND digest = $2`, p.id, d.String())
+	if errors.Is(err, errAgain) {
+		return 0, ErrNotFound
+	}
+	if err != nil {
+		return 0, err
+	}
+	if err := unheld(t, "manifest_references", p.id, d); err != nil {
+		return 0, err
+	}
+	if err := db.letGo(t, p.id, d); err != nil {
+		return 0, err
+	}
+	err = t.queryRow(`DELETE FROM manifests WHERE repository_id = $1 AND digest = $2 RETURNING size`, p.id, d.String()).Scan(&size)
+	if err != nil {
+		return 0, err
+	}
+	if err := db.planReferrers(t, p.id, d); err != nil {
+		return 0, err
+	}
+	return size, shrink(t, p.project, size)
+}
+
+// letGo drops a manifest's references and plans the look at what it held.
 func (db *DB) letGo(t *tx, repo string, manifest oci.Digest) error {
 	// Also those that are planned: a look that is under way must wait for this.
 	if _, err := t.exec(`UPDATE links SET review_at = COALESCE(review_at, $3) WHERE repository_id = $1
@@ -54,11 +86,13 @@ func (db *DB) letGo(t *tx, repo string, manifest oci.Digest) error {
 		repo, manifest.String(), db.millis()); err != nil {
 		return err
 	}
+	if err := db.planChildren(t, repo, manifest); err != nil {
+		return err
+	}
 	for _, query := range [...]string{
 		`DELETE FROM blob_references WHERE repository_id = $1 AND manifest = $2`,
 		`DELETE FROM manifest_references WHERE repository_id = $1 AND manifest = $2`,
 		`DELETE FROM pending_references WHERE repository_id = $1 AND manifest = $2`,
-		`DELETE FROM tags WHERE repository_id = $1 AND digest = $2`,
 	} {
 		if _, err := t.exec(query, repo, manifest.String()); err != nil {
 			return err
@@ -71,6 +105,9 @@ func (db *DB) letGo(t *tx, repo string, manifest oci.Digest) error {
 // link. Errors: ErrNoRepository, ErrNotFound, *ReferencedError.
 func (db *DB) DeleteBlob(ctx context.Context, repo string, d oci.Digest) error {
 	return db.remove(ctx, repo, audit.Event{Action: "blob.delete", Digest: d.String()}, func(t *tx, p place, _ *audit.Event) error {
+		if err := mayLack(lockUsage(t, p.project)); err != nil {
+			return err
+		}
 		if err := unheld(t, "blob_references", p.id, d); err != nil {
 			return err
 		}
@@ -92,16 +129,16 @@ func (db *DB) unlink(t *tx, p place, d oci.Digest, unseen int64) error {
 	if err := t.lock(`SELECT digest FROM blobs WHERE digest = $1`, d.String()); err != nil {
 		return err
 	}
-	var key string
+	var o DeadObject
 	err := t.queryRow(`DELETE FROM blobs WHERE digest = $1
-		AND NOT EXISTS (SELECT 1 FROM links WHERE digest = $1) RETURNING key`, d.String()).Scan(&key)
+		AND NOT EXISTS (SELECT 1 FROM links WHERE digest = $1) RETURNING key, size`, d.String()).Scan(&o.Key, &o.Bytes)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return bury(t, DeadObject{Key: key}, db.millis())
+	return bury(t, o, db.millis())
 }
 
 // remove runs fn in a transaction with an existing repository, without its

@@ -45,6 +45,8 @@ type session interface {
 	// Rows that are locked may still be named by new foreign keys. An engine
 	// where no two transactions run at once has nothing to do.
 	lock(ctx context.Context, query string, args ...any) error
+	// locking is what makes a SELECT lock as lock does the row that it finds.
+	locking() string
 }
 
 // tx is the transaction that a write runs in.
@@ -78,6 +80,11 @@ func (t *tx) queryRow(query string, args ...any) row {
 
 // lock is session.lock.
 func (t *tx) lock(query string, args ...any) error { return t.on.lock(t.ctx, query, args...) }
+
+// lockedRow reads a row, as of after the lock on it that it takes.
+func (t *tx) lockedRow(query string, args ...any) row {
+	return t.queryRow(query+t.on.locking(), args...)
+}
 
 // strings reads a query of one text column whole; its LIMIT bounds it.
 func (t *tx) strings(query string, args ...any) ([]string, error) {

@@ -213,10 +213,12 @@ func (s *postgresSession) note(err error) {
 }
 
 func (s *postgresSession) lock(ctx context.Context, query string, args ...any) error {
-	res, err := s.ExecContext(ctx, query+` FOR NO KEY UPDATE`, args...)
+	res, err := s.ExecContext(ctx, query+s.locking(), args...)
 	if err != nil {
 		return classify(err)
 	}
 	n, err := res.RowsAffected()
 	return unchanged(n, err)
 }
+
+func (s *postgresSession) locking() string { return ` FOR NO KEY UPDATE` }

@@ -66,6 +66,10 @@ func (db *DB) RenameProject(ctx context.Context, c Change, id, name string) erro
 		if err := moveRepositories(t, id, old, name); err != nil {
 			return err
 		}
+		// Policies of collection go by names.
+		if _, err := t.exec(`DELETE FROM collection WHERE name = 'policy'`); err != nil {
+			return err
+		}
 		return movePrefixes(t, id, old, name)
 	})
 }
@@ -190,34 +194,76 @@ func (db *DB) RestoreProject(ctx context.Context, c Change, id string) error {
 // many projects are gone and how many rows; fewer than n when nothing is left
 // to do. A project whose purge has begun has a deleted_at of 0.
 func (db *DB) PurgeProjects(ctx context.Context, before time.Time, n int) (purged, rows int, err error) {
-	err = db.change(ctx, func(t *tx) error {
-		purged, rows = 0, 0
-		for rows < n {
-			p := purge{db: db, t: t, room: n - rows}
-			err := t.queryRow(`SELECT id, name FROM projects WHERE deleted_at < $1 ORDER BY deleted_at LIMIT 1`, before.UnixMilli()).Scan(&p.project, &p.name)
-			if errors.Is(err, ErrNotFound) {
-				break
-			}
-			if err == nil {
-				err = p.run()
-			}
-			if err != nil {
-				return err
-			}
-			rows = n - p.room
-			if !p.done {
-				continue
-			}
-			// Until now the project was deleted to whoever asked; from now on
-			// its name is free.
-			purged++
-			if err := t.raise(); err != nil {
-				return err
-			}
+	list, err := db.query(ctx, `SELECT id FROM projects WHERE deleted_at < $1 ORDER BY deleted_at LIMIT $2`, before.UnixMilli(), n)
+	if err != nil {
+		return 0, 0, err
+	}
+	due, err := collect(list, scanString)
+	if err != nil {
+		return 0, 0, err
+	}
+	var first error // what fails for one project does not stop the others
+	for _, id := range due {
+		if rows >= n {
+			break
 		}
-		return nil
+		p, err := db.purgeSome(ctx, id, before, n-rows)
+		switch {
+		case err == nil:
+			rows = n - p.room
+		case ctx.Err() != nil || hopeless(err):
+			return purged, rows, errors.Join(first, err)
+		case first == nil:
+			first = fmt.Errorf("purge project %s: %w", id, err)
+		}
+		if err == nil && p.done {
+			purged++
+		}
+	}
+	return purged, rows, first
+}
+
+// purgeSome removes up to so many rows of a project.
+func (db *DB) purgeSome(ctx context.Context, id string, before time.Time, room int) (p purge, err error) {
+	err = db.change(ctx, func(t *tx) error {
+		p = purge{db: db, t: t, room: room}
+		err := t.queryRow(`SELECT id, name FROM projects WHERE id = $1 AND deleted_at < $2`, id, before.UnixMilli()).Scan(&p.project, &p.name)
+		if errors.Is(err, ErrNotFound) {
+			return nil // restored, or purged by another
+		}
+		if err == nil {
+			err = p.run()
+		}
+		if err != nil || !p.done {
+			return err
+		}
+		// Until now the project was deleted to whoever asked; from now on its
+		// name is free.
+		return t.raise()
 	})
-	return purged, rows, err
+	return p, err
+}
+
+// DeletedProject is a project that can be restored, or whose purge has begun.
+type DeletedProject struct {
+	ID, Name  string
+	DeletedAt int64 // in ms; 0: its purge has begun
+	Bytes     int64
+}
+
+// DeletedProjects lists up to n deleted projects behind the one given, in the
+// order in which they are purged.
+func (db *DB) DeletedProjects(ctx context.Context, after DeletedProject, n int) ([]DeletedProject, error) {
+	rows, err := db.query(ctx, `SELECT p.id, p.name, p.deleted_at, COALESCE(u.storage, 0)
+		FROM projects p LEFT JOIN project_usage u ON u.project_id = p.id
+		WHERE p.deleted_at IS NOT NULL AND (p.deleted_at, p.id) > ($1, $2) ORDER BY p.deleted_at, p.id LIMIT $3`,
+		after.DeletedAt, after.ID, n)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(r *sql.Rows) (p DeletedProject, err error) {
+		return p, r.Scan(&p.ID, &p.Name, &p.DeletedAt, &p.Bytes)
+	})
 }
 
 // purge removes one project row by row, in the order of the foreign keys, until
@@ -285,6 +331,7 @@ func (p *purge) repository(r place) error {
 		`DELETE FROM pending_references WHERE repository_id = $1 AND (digest, kind, manifest) IN
 			(SELECT digest, kind, manifest FROM pending_references WHERE repository_id = $1 LIMIT $2)`,
 		`DELETE FROM manifests WHERE repository_id = $1 AND digest IN (SELECT digest FROM manifests WHERE repository_id = $1 LIMIT $2)`,
+		`DELETE FROM manifest_reviews WHERE repository_id = $1 AND digest IN (SELECT digest FROM manifest_reviews WHERE repository_id = $1 LIMIT $2)`,
 	); err != nil || p.room <= 0 {
 		return err
 	}

@@ -13,6 +13,10 @@ type Manifest struct {
 	MediaType string
 	Size      int64
 	Content   []byte // nil from Resolve
+	// LooseSince is when nothing came to hold it any more, or a client was last
+	// told of it since, in ms; 0 for not known. Negative: it is held, or was asked
+	// for by its tag.
+	LooseSince int64
 }
 
 // Blob is a blob as one repository links it.
@@ -23,12 +27,13 @@ type Blob struct {
 }
 
 const (
-	manifestByTag = ` FROM repositories r
+	manifestByTag = `, -1 FROM repositories r
 		JOIN tags t ON t.repository_id = r.id AND t.name = $2
 		JOIN manifests m ON m.repository_id = t.repository_id AND m.digest = t.digest
 		WHERE r.name = $1`
-	manifestByDigest = ` FROM repositories r
+	manifestByDigest = `, COALESCE(v.since, -1) FROM repositories r
 		JOIN manifests m ON m.repository_id = r.id AND m.digest = $2
+		LEFT JOIN manifest_reviews v ON v.repository_id = m.repository_id AND v.digest = m.digest
 		WHERE r.name = $1`
 	selectManifest = `SELECT m.digest, m.media_type, m.size, m.content`
 	selectResolved = `SELECT m.digest, m.media_type, m.size`
@@ -42,7 +47,7 @@ func (db *DB) Manifest(ctx context.Context, repo string, ref oci.Ref) (Manifest,
 		query = selectManifest + manifestByDigest
 	}
 	var m Manifest
-	err := db.queryRow(ctx, query, repo, ref.String()).Scan(&m.Digest, &m.MediaType, &m.Size, &m.Content)
+	err := db.queryRow(ctx, query, repo, ref.String()).Scan(&m.Digest, &m.MediaType, &m.Size, &m.Content, &m.LooseSince)
 	return m, db.whyNotFound(ctx, repo, err)
 }
 
@@ -53,7 +58,7 @@ func (db *DB) Resolve(ctx context.Context, repo string, ref oci.Ref) (Manifest, 
 		query = selectResolved + manifestByDigest
 	}
 	var m Manifest
-	err := db.queryRow(ctx, query, repo, ref.String()).Scan(&m.Digest, &m.MediaType, &m.Size)
+	err := db.queryRow(ctx, query, repo, ref.String()).Scan(&m.Digest, &m.MediaType, &m.Size, &m.LooseSince)
 	return m, db.whyNotFound(ctx, repo, err)
 }
 

@@ -61,6 +61,8 @@ func (s *statements) QueryContext(ctx context.Context, query string, args ...any
 // lock has nothing to do: SQLite has one writer at a time.
 func (s *statements) lock(context.Context, string, ...any) error { return nil }
 
+func (s *statements) locking() string { return "" }
+
 func (s *statements) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

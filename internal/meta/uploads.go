@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"time"
 
@@ -148,7 +149,7 @@ func (db *DB) CancelUpload(ctx context.Context, u Upload) error {
 		if _, err := endUpload(t, u); err != nil {
 			return err
 		}
-		return bury(t, DeadObject{Key: u.ID, Unsealed: true, Size: u.Size, State: u.State}, db.millis())
+		return bury(t, DeadObject{Key: u.ID, Unsealed: true, Size: u.Size, State: u.State, Bytes: u.Size}, db.millis())
 	})
 }
 
@@ -173,25 +174,55 @@ func fenced(n int64, err error) error {
 // ExpireUploads ends up to n sessions that nobody has touched since before and
 // returns how many. Their bytes become dead objects.
 func (db *DB) ExpireUploads(ctx context.Context, before time.Time, n int) (count int, err error) {
-	err = db.update(ctx, func(t *tx) error {
-		count = 0
-		ids, err := t.strings(`SELECT id FROM uploads WHERE updated_at < $1 AND lease_until < $2
-			ORDER BY updated_at LIMIT $3`, before.UnixMilli(), db.millis(), n)
-		for _, id := range ids {
+	rows, err := db.query(ctx, `SELECT id FROM uploads WHERE updated_at < $1 AND lease_until < $2
+		ORDER BY updated_at LIMIT $3`, before.UnixMilli(), db.millis(), n)
+	if err != nil {
+		return 0, err
+	}
+	ids, err := collect(rows, scanString)
+	if err != nil {
+		return 0, err
+	}
+	sum, err := turns[string]{
+		write: db.update,
+		look: func(t *tx, id string) (Reviewed, error) {
 			if _, leased := db.leases.Load(id); leased {
-				continue
+				return Reviewed{Seen: 1}, nil
 			}
 			gone, err := db.expire(t, id, before.UnixMilli())
-			if err != nil {
-				return err
-			}
 			if gone {
-				count++
+				return Reviewed{Seen: 1, Removed: 1}, err
 			}
-		}
-		return err
+			return Reviewed{Seen: 1}, err
+		},
+		putOff: func(t *tx, id string) error {
+			_, err := t.exec(`UPDATE uploads SET updated_at = $2 WHERE id = $1`, id, before.Add(putOff).UnixMilli())
+			return err
+		},
+		name: func(id string) string { return "upload session " + id },
+	}.run(ctx, ids)
+	return sum.Removed, err
+}
+
+// IdleUpload is an open session as collection sees it.
+type IdleUpload struct {
+	ID, Repository string
+	Size           int64
+	UpdatedAt      int64 // in ms
+}
+
+// IdleUploads lists up to n sessions of all callers that sort behind the id
+// after.
+func (db *DB) IdleUploads(ctx context.Context, after string, n int) ([]IdleUpload, error) {
+	rows, err := db.query(ctx, `SELECT id, repository, size, updated_at FROM uploads WHERE id > $1 ORDER BY id LIMIT $2`, after, n)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(r *sql.Rows) (u IdleUpload, err error) {
+		err = r.Scan(&u.ID, &u.Repository, &u.Size, &u.UpdatedAt)
+		u.Repository = shown(u.Repository)
+		return u, err
 	})
-	return count, err
 }
 
 // expire ends a session that is not leased and that nobody has touched since
@@ -206,5 +237,6 @@ func (db *DB) expire(t *tx, id string, before int64) (gone bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	o.Bytes = o.Size
 	return true, bury(t, o, db.millis())
 }

@@ -181,6 +181,15 @@ func lockUsage(t *tx, project string) error {
 	return t.lock(`SELECT project_id FROM project_usage WHERE project_id = $1`, project)
 }
 
+// mayLack lets it pass that there was no row to lock: where nothing is counted,
+// nobody is in the way.
+func mayLack(err error) error {
+	if errors.Is(err, errAgain) {
+		return nil
+	}
+	return err
+}
+
 // holdManifest charges a new manifest.
 func (p *place) holdManifest(t *tx, size int64) error {
 	if p.manifestSize > 0 && size > p.manifestSize {

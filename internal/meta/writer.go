@@ -42,7 +42,7 @@ func (db *DB) CommitBlob(ctx context.Context, u Upload, d oci.Digest) (kept bool
 			return err
 		}
 		if !kept {
-			if err := bury(t, DeadObject{Key: u.ID}, db.millis()); err != nil {
+			if err := bury(t, DeadObject{Key: u.ID, Bytes: u.Size}, db.millis()); err != nil {
 				return err
 			}
 		}
@@ -71,7 +71,7 @@ func (db *DB) insertBlob(t *tx, d oci.Digest, u Upload) (kept bool, err error) {
 	if err := unchanged(n, err); err != nil {
 		return false, err
 	}
-	if err := bury(t, DeadObject{Key: old}, db.millis()); err != nil {
+	if err := bury(t, DeadObject{Key: old, Bytes: size}, db.millis()); err != nil {
 		return false, err
 	}
 	return true, recharge(t, d, u.Size-size)
@@ -192,6 +192,11 @@ func (db *DB) PutManifest(ctx context.Context, p PutManifest) error {
 		if err := db.tag(t, at.id, p.Digest, p.Tags); err != nil {
 			return err
 		}
+		if len(p.Tags) == 0 {
+			if err := db.loosen(t, at.id, p.Digest, isNew); err != nil {
+				return err
+			}
+		}
 		return db.record(t, ctx, func(e *audit.Event) {
 			e.Action, e.Status = "manifest.write", 201
 			e.Repository, e.Reference = p.Repository, strings.Join(p.Tags, ",")
@@ -275,12 +280,23 @@ func await(t *tx, repo string, d oci.Digest, kind string, manifest oci.Digest) e
 	return err
 }
 
-// tag points tags at a manifest of the repository.
+// tag points tags at a manifest of the repository, and plans the look at those
+// that they pointed at.
 func (db *DB) tag(t *tx, repo string, d oci.Digest, tags []string) error {
 	for _, tag := range tags {
-		_, err := t.exec(`INSERT INTO tags (repository_id, name, digest, updated_at) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (repository_id, name) DO UPDATE SET digest = excluded.digest, updated_at = excluded.updated_at`,
-			repo, tag, d.String(), db.millis())
+		var old oci.Digest
+		err := t.lockedRow(`SELECT digest FROM tags WHERE repository_id = $1 AND name = $2`, repo, tag).Scan(&old)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			err = unchanged(t.exec(`INSERT INTO tags (repository_id, name, digest, updated_at) VALUES ($1, $2, $3, $4)
+				ON CONFLICT (repository_id, name) DO NOTHING`, repo, tag, d.String(), db.millis()))
+		case err == nil:
+			_, err = t.exec(`UPDATE tags SET digest = $3, updated_at = $4 WHERE repository_id = $1 AND name = $2`,
+				repo, tag, d.String(), db.millis())
+			if err == nil && old != d {
+				err = db.planManifest(t, repo, old)
+			}
+		}
 		if err != nil {
 			return err
 		}

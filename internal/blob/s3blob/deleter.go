@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -86,48 +87,76 @@ func (s *Store) deleteOne(ctx context.Context, name string) error {
 	return err
 }
 
-// Swept counts what Sweep removed.
-type Swept struct{ Uploads, Tails int }
+// Sweep implements blob.Sweeper: it removes multipart uploads and spilled tails.
+// It walks both, not the objects. One that fails does not stop the others.
+func (s *Store) Sweep(ctx context.Context, before time.Time, live func(key string) (bool, error)) (n int, err error) {
+	w := sweep{s: s, before: before, live: live}
+	err = s.eachUpload(ctx, "", func(u types.MultipartUpload) error { return w.upload(ctx, u) })
+	if err == nil {
+		err = s.eachSpill(ctx, func(key string, o types.Object) error { return w.spill(ctx, key, o) })
+	}
+	if err == nil {
+		err = w.flush(ctx)
+	}
+	return w.n, failure(errors.Join(w.first, err))
+}
 
-// Sweep removes what crashes leave and no row knows: multipart uploads and
-// spilled tails that began before a time and whose key is not live. It walks
-// both, not the objects. A key is live while its upload session exists.
-func (s *Store) Sweep(ctx context.Context, before time.Time, live func(key string) (bool, error)) (n Swept, err error) {
-	dead := func(key string, began *time.Time) (bool, error) {
-		if blob.CheckKey(key) != nil || began == nil || !began.Before(before) {
-			return false, nil
-		}
-		alive, err := live(key)
-		return !alive, err
+// sweep is one run of Sweep.
+type sweep struct {
+	s      *Store
+	before time.Time
+	live   func(key string) (bool, error)
+	n      int
+	names  []string // of tails that go with the next request
+	first  error    // of what failed by itself
+}
+
+func (w *sweep) dead(key string, began *time.Time) (bool, error) {
+	if blob.CheckKey(key) != nil || began == nil || !began.Before(w.before) {
+		return false, nil
 	}
-	prefix := *s.name("")
-	err = s.eachUpload(ctx, "", func(u types.MultipartUpload) error {
-		if len(*u.Key) <= len(prefix) || (*u.Key)[:len(prefix)] != prefix {
-			return nil
-		}
-		is, err := dead((*u.Key)[len(prefix):], u.Initiated)
-		if err == nil && is {
-			n.Uploads++
-			err = s.abortMultipart(ctx, u)
-		}
+	alive, err := w.live(key)
+	return !alive, err
+}
+
+func (w *sweep) upload(ctx context.Context, u types.MultipartUpload) error {
+	key, ours := strings.CutPrefix(aws.ToString(u.Key), *w.s.name(""))
+	if !ours {
+		return nil
+	}
+	is, err := w.dead(key, u.Initiated)
+	if err != nil || !is {
 		return err
-	})
-	if err != nil {
-		return n, failure(err)
 	}
-	var names []string
-	err = s.eachSpill(ctx, func(key string, o types.Object) error {
-		is, err := dead(key, o.LastModified)
-		if is {
-			names = append(names, *o.Key)
-		}
+	return w.count(1, w.s.abortMultipart(ctx, u))
+}
+
+func (w *sweep) spill(ctx context.Context, key string, o types.Object) error {
+	is, err := w.dead(key, o.LastModified)
+	if is {
+		w.names = append(w.names, *o.Key)
+	}
+	if err == nil && len(w.names) == deleteBatch {
+		err = w.flush(ctx)
+	}
+	return err
+}
+
+func (w *sweep) flush(ctx context.Context) error {
+	names := w.names
+	w.names = nil
+	return w.count(len(names), w.s.deleteNames(ctx, names))
+}
+
+// count notes what was removed, or why not. Its error ends the sweep.
+func (w *sweep) count(n int, err error) error {
+	switch {
+	case err == nil:
+		w.n += n
+	case errors.Is(failure(err), blob.ErrUnavailable):
 		return err
-	})
-	if err == nil {
-		err = s.deleteNames(ctx, names)
+	case w.first == nil:
+		w.first = err
 	}
-	if err == nil {
-		n.Tails = len(names)
-	}
-	return n, failure(err)
+	return nil
 }

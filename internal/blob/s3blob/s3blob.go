@@ -112,7 +112,7 @@ type Store struct {
 	chunks sync.Pool   // of *[chunkSize]byte
 }
 
-var _ blob.Store = (*Store)(nil)
+var _ blob.Sweeper = (*Store)(nil)
 
 // New makes a store; it asks the service for nothing.
 func New(ctx context.Context, o Options) (*Store, error) {

@@ -457,7 +457,7 @@ func wantPurged(e *env, batch int) {
 	objects, err := e.db.DeadObjects(e.Context(), e.clock.now(), 10)
 	e.ok(err)
 	for _, o := range objects {
-		if want := (meta.DeadObject{Key: session.ID, Unsealed: true, Size: 3, State: []byte("state")}); o.Key == session.ID && !reflect.DeepEqual(o, want) {
+		if want := (meta.DeadObject{Key: session.ID, Unsealed: true, Size: 3, State: []byte("state"), Bytes: 3, At: o.At}); o.Key == session.ID && !reflect.DeepEqual(o, want) {
 			e.Errorf("the session died as %+v, want %+v", o, want)
 		}
 	}

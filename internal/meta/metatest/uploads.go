@@ -40,7 +40,7 @@ var uploadCases = []testCase{
 		e.ok(e.db.CancelUpload(e.Context(), u))
 		_, err := e.db.Upload(e.Context(), repo, u.ID)
 		e.wantErr("read a cancelled session", err, meta.ErrNotFound)
-		want := []meta.DeadObject{{Key: u.ID, Unsealed: true, Size: 9, State: []byte("state")}}
+		want := []meta.DeadObject{{Key: u.ID, Unsealed: true, Size: 9, State: []byte("state"), Bytes: 9, At: e.clock.now().UnixMilli()}}
 		got, err := e.db.DeadObjects(e.Context(), e.clock.now(), 10)
 		if e.ok(err); !reflect.DeepEqual(got, want) {
 			e.Errorf("dead are %+v, want %+v", got, want)

@@ -38,10 +38,31 @@ INSERT INTO manifest_reviews (repository_id, digest, since, review_at)
     SELECT m.repository_id, m.digest, 0, 0 FROM manifests m WHERE NOT EXISTS
         (SELECT 1 FROM tags t WHERE t.repository_id = m.repository_id AND t.digest = m.digest);
 
+-- What collection remembers from one run to the next.
+CREATE TABLE collection (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+);
+
 -- What is won by deleting the object.
 ALTER TABLE dead_objects ADD COLUMN bytes BIGINT NOT NULL DEFAULT 0;
 
+-- Queues can be walked page by page.
+DROP INDEX dead_objects_at;
+CREATE INDEX dead_objects_at ON dead_objects (delete_at, key);
+DROP INDEX links_review;
+CREATE INDEX links_review ON links (review_at, repository_id, digest) WHERE review_at IS NOT NULL;
+DROP INDEX projects_deleted;
+CREATE INDEX projects_deleted ON projects (deleted_at, id) WHERE deleted_at IS NOT NULL;
+
 -- +goose Down
+DROP INDEX projects_deleted;
+CREATE INDEX projects_deleted ON projects (deleted_at) WHERE deleted_at IS NOT NULL;
+DROP INDEX links_review;
+CREATE INDEX links_review ON links (review_at) WHERE review_at IS NOT NULL;
+DROP INDEX dead_objects_at;
+CREATE INDEX dead_objects_at ON dead_objects (delete_at);
 ALTER TABLE dead_objects DROP COLUMN bytes;
+DROP TABLE collection;
 DROP TABLE manifest_reviews;
 DROP TABLE jobs;
