@@ -104,7 +104,7 @@ func (f *fleet) at(t *testing.T, address string) *guarded {
 	if f.key == "" {
 		t.Fatal("this fleet asks nobody to log in")
 	}
-	return &guarded{t: t, server: &server{api: newAPI(f.env[address])}, data: t.TempDir(), admin: f.key}
+	return &guarded{t: t, server: &server{api: newAPI(f.env[address])}, data: t.TempDir(), service: newAPI(f.env["URL"]).host(), admin: f.key}
 }
 
 // balanced is a line of the balancer's log for each request, as it ended.

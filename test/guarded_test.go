@@ -25,6 +25,7 @@ type guarded struct {
 	data     string   // folder
 	log      string   // file with all that the server ever printed
 	settings []string // of its environment: NAME=value
+	service  string   // that tokens are for
 	admin    string   // key
 	secrets  []string // needles, as they may be on the wire
 }
@@ -34,7 +35,7 @@ type guarded struct {
 func newGuarded(t *testing.T, settings ...string) *guarded {
 	t.Helper()
 	dir := t.TempDir()
-	g := &guarded{t: t, data: filepath.Join(dir, "data"), log: filepath.Join(dir, "log"), settings: append(settings, "BERTH_LOG_LEVEL=debug")}
+	g := &guarded{t: t, service: "berth", data: filepath.Join(dir, "data"), log: filepath.Join(dir, "log"), settings: append(settings, "BERTH_LOG_LEVEL=debug")}
 	out, err := berth("admin", "reset", "--data", g.data).Output()
 	if err != nil {
 		t.Fatalf("berth admin reset: %v", err)
@@ -297,7 +298,7 @@ func (gr *grant) access(t *testing.T) (scopes []string) {
 // token asks for a token as docker does.
 func (g *guarded) token(c credential, scopes ...string) *grant {
 	g.t.Helper()
-	q := url.Values{"service": {"berth"}, "account": {c.user}, "scope": scopes}
+	q := url.Values{"service": {g.service}, "account": {c.user}, "scope": scopes}
 	return g.granted(g.as(c).call("GET", "/auth/token?"+q.Encode(), nil, nil, 200))
 }
 

@@ -64,7 +64,7 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// slowPatch sends the first half of a session's content; the function it
+// slowPatch sends the first half of what a session still lacks; the function it
 // returns sends the rest and waits for the answer.
 func slowPatch(a *api, u *session) (finish func() error) {
 	r, w := io.Pipe()
@@ -74,10 +74,10 @@ func slowPatch(a *api, u *session) (finish func() error) {
 		r.CloseWithError(io.ErrClosedPipe) // whoever still writes must not wait
 		answer <- err
 	}()
-	content := u.content.from(0)
+	content := u.content.from(u.acked)
 	sent := make(chan struct{})
 	go func() {
-		io.CopyN(w, content, u.content.size/2)
+		io.CopyN(w, content, (u.content.size-u.acked)/2)
 		close(sent)
 	}()
 	return func() error {

@@ -119,6 +119,17 @@ func (t *Tokens) look(ctx context.Context) (*keySet, error) {
 	return t.load(ctx, generation)
 }
 
+// reload reads the keys, whatever is known of them.
+func (t *Tokens) reload(ctx context.Context) (*keySet, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	generation, err := t.o.Store.Generation(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return t.load(ctx, generation)
+}
+
 // load reads the keys; t.mu is held. The generation was asked for before.
 func (t *Tokens) load(ctx context.Context, generation int64) (*keySet, error) {
 	rows, err := t.o.Store.SigningKeys(ctx)
@@ -220,7 +231,8 @@ func (t *Tokens) Maintain(ctx context.Context) error {
 		if _, err := t.o.Store.RotateSigningKey(ctx, key, due); err != nil {
 			return err
 		}
-		if keys, err = t.current(ctx); err != nil {
+		// The key may be another replica's, of which the generation does not tell yet.
+		if keys, err = t.reload(ctx); err != nil {
 			return err
 		}
 	}

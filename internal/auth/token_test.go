@@ -22,6 +22,7 @@ import (
 	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/meta"
+	"github.com/berth-registry/berth/internal/meta/metatest"
 )
 
 var someScopes = []auth.Scope{
@@ -314,6 +315,49 @@ func TestKeyOfAnotherReplica(t *testing.T) {
 	key := aKey(t)
 	one.ok(one.db.ReplaceSigningKey(t.Context(), meta.Change{}, key, true))
 	two.lets("", "Bearer "+one.mint(auth.Identity{}))
+}
+
+// outrun is a store in which another replica makes the first key while this one
+// is about to.
+type outrun struct {
+	auth.SigningKeyStore
+	other *meta.DB
+	key   access.SigningKey
+}
+
+func (o outrun) RotateSigningKey(ctx context.Context, key access.SigningKey, unlessAfter time.Time) (bool, error) {
+	if _, err := o.other.RotateSigningKey(ctx, o.key, unlessAfter); err != nil {
+		return false, err
+	}
+	return o.SigningKeyStore.RotateSigningKey(ctx, key, unlessAfter)
+}
+
+// TestFirstKeyOfAnotherReplica: of two that start for the first time at once,
+// one makes the key and both have it.
+func TestFirstKeyOfAnotherReplica(t *testing.T) {
+	path := metatest.File(t)
+	clock := &clock{}
+	var dbs [2]*meta.DB
+	for i := range dbs {
+		db, err := meta.Open(t.Context(), meta.Options{Path: path, Now: clock.now, Shared: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		dbs[i] = db
+		if _, err := db.Generation(t.Context()); err != nil { // which is good for a while
+			t.Fatal(err)
+		}
+	}
+	key := aKey(t)
+	tokens, err := auth.NewTokens(t.Context(), auth.TokenOptions{Store: outrun{dbs[0], dbs[1], key}, Issuer: issuer, Services: []string{service}, Now: clock.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, _, err := tokens.Mint(t.Context(), access.Principal{}, service, nil)
+	if err != nil || kid(t, token) != key.ID {
+		t.Errorf("%v signs, not %s; %v", token, key.ID, err)
+	}
 }
 
 func TestJWKS(t *testing.T) {
