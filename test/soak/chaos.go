@@ -50,7 +50,7 @@ func (k *chaos) strike(stop <-chan struct{}, blow Blow) error {
 	down := time.Now()
 	sleep(stop, time.Duration(k.rng.Int64N(int64(2*time.Second))))
 	for _, part := range blow.Parts {
-		if err := k.system.Start(part); err != nil {
+		if err := k.start(part); err != nil {
 			return fmt.Errorf("chaos: start %s after %v: %w", part, blow, err)
 		}
 		verb := "stopped "
@@ -62,6 +62,17 @@ func (k *chaos) strike(stop <-chan struct{}, blow Blow) error {
 	k.story.add(began, ">>> %v; down after %v, up again after %v", blow,
 		down.Sub(began).Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
 	return nil
+}
+
+// start tries twice: a part that was killed may still be on its way out.
+func (k *chaos) start(part string) error {
+	err := k.system.Start(part)
+	if err == nil {
+		return nil
+	}
+	k.log("chaos: %s did not start at once: %v", part, err)
+	k.stats.count("starts that were repeated", 1)
+	return k.system.Start(part)
 }
 
 // sleep is false when stop came first.

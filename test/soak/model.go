@@ -151,8 +151,8 @@ func (r *repo) until(m *manifest) time.Time {
 
 // graceOf is how long a manifest stays without a hold; 0: for ever.
 func (r *repo) graceOf(m *manifest) time.Duration {
-	if m.subject != "" && r.graces.Untagged > 0 {
-		return min(r.graces.Orphans, r.graces.Untagged)
+	if m.subject != "" {
+		return r.graces.Orphans
 	}
 	return r.graces.Untagged
 }

@@ -13,7 +13,9 @@ import (
 
 // graces are cut to seconds. An upload must outlive the lease of a server that
 // was killed, which is 15 seconds.
-var graces = Graces{Unreferenced: 6 * time.Second, Upload: 20 * time.Second}
+var graces = Graces{
+	Untagged: 8 * time.Second, Orphans: 7 * time.Second, Unreferenced: 6 * time.Second, Upload: 20 * time.Second,
+}
 
 // settings are those of the registry, so that collection runs without a pause.
 func settings(binary string) []string {
@@ -21,6 +23,10 @@ func settings(binary string) []string {
 		"BERTH_BINARY=" + binary,
 		"BERTH_LOG_LEVEL=info",
 		"BERTH_GC_INTERVAL=100ms",
+		"BERTH_GC_RATE=0",
+		"BERTH_GC_SWEEP_AFTER=5s",
+		fmt.Sprint("BERTH_GC_UNTAGGED=", graces.Untagged),
+		fmt.Sprint("BERTH_GC_ORPHANS_AFTER=", graces.Orphans),
 		fmt.Sprint("BERTH_GC_UNREFERENCED_AFTER=", graces.Unreferenced),
 		fmt.Sprint("BERTH_UPLOADS_EXPIRE=", graces.Upload),
 	}
