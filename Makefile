@@ -3,10 +3,11 @@
 
 TOOLS       := $(CURDIR)/.tools/bin
 FUZZTIME    ?= 10s
+SOAK        ?= 30m
 CONFORMANCE ?=
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: help run lint packages check test clients acceptance bench fuzz conformance
+.PHONY: help run lint packages check test clients acceptance soak bench fuzz conformance
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 13
@@ -32,9 +33,14 @@ test: packages clients ## all tests: of the packages, with real clients, kills, 
 clients:
 	scripts/install-test-tools test
 	cd test && go test -v -timeout 120m
+	cd test && go test -v -timeout 30m ./soak
 
 acceptance: ## test/ as for a release: 200 kills, blobs of 1 GiB
 	BERTH_KILLS=200 BERTH_BLOB_MIB=1024 $(MAKE) --no-print-directory clients
+
+soak: ## random load on a fleet whose parts are killed, for SOAK (30m); see docs/soak.md
+	scripts/install-test-tools check
+	cd test && SOAK=$(SOAK) go test ./soak -run TestReplicas -v -count 1 -timeout 0
 
 bench: ## the same loads on Berth, on distribution and on a bare server
 	scripts/install-test-tools bench

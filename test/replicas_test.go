@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -251,7 +253,8 @@ func TestRevocationReachesBoth(t *testing.T) {
 }
 
 // TestTokensOfEither: a token of one replica is good at the other at once, also
-// right after the signing key was replaced at one of them.
+// right after the signing key was replaced at one of them; a second after all
+// keys were revoked, because the other goes on with its own until it notices.
 func TestTokensOfEither(t *testing.T) {
 	p := newPair(t)
 	(&repo{t, p.one, p.repo}).pushImage("v1", 5090)
@@ -259,6 +262,9 @@ func TestTokensOfEither(t *testing.T) {
 	for _, rotate := range [][]string{nil, {"token", "rotate-keys"}, {"token", "rotate-keys", "--revoke"}} {
 		if rotate != nil {
 			p.g1.berth(rotate...)
+		}
+		if slices.Contains(rotate, "--revoke") {
+			time.Sleep(time.Second)
 		}
 		for range 5 {
 			for from, to := range map[*guarded]*guarded{p.g1: p.g2, p.g2: p.g1} {
@@ -316,5 +322,36 @@ func TestRatesOfBoth(t *testing.T) {
 	wait.Wait()
 	if want := map[int]int{200: 50, 429: 30}; !maps.Equal(total, want) {
 		t.Errorf("%v, want %v", total, want)
+	}
+}
+
+// TestReplicasExample types what the example says to type next, and finds all
+// of its commands in its README.
+func TestReplicasExample(t *testing.T) {
+	f := sharedFleet(t)
+	docker := newDocker(t)
+	docker.run("build", "-t", "local", docker.buildContext(5200))
+	said, err := f.script("up").Output() // once more: all runs already
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, next, _ := strings.Cut(string(said), "\n")
+	if n := strings.Count(next, "\n"); n != 2 {
+		t.Fatalf("it says to type %d lines: %s", n, said)
+	}
+	next = strings.ReplaceAll(strings.ReplaceAll(next, "/IMAGE", "/local"), "IMAGE", "local")
+	shell(t, docker.home, append(docker.env, "DOCKER_HOST="+docker.args[1]), next)
+	(&repo{t, f.through(t).root(), "demo/local"}).verify("latest")
+
+	readme := readFile(t, filepath.Dir(fleetScript), "README.md")
+	for _, command := range append([]string{"run DIR up", "run DIR down", "run DIR start PART", "run DIR kill PART", "run DIR env"}, parts...) {
+		if !strings.Contains(readme, "`"+command+"`") {
+			t.Errorf("README.md lacks %q", command)
+		}
+	}
+	for _, name := range []string{"BERTH_1", "BERTH_2", "ADMIN_1", "ADMIN_2"} {
+		if _, err := newAPI(f.env[name]).send("GET", "/readyz", nil, nil, 200); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

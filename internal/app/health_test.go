@@ -126,3 +126,25 @@ func TestRootLeavesPathsAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestLeaving: a server that is about to stop ends each connection with an
+// answer, and none without.
+func TestLeaving(t *testing.T) {
+	ready := &readiness{}
+	s := httptest.NewServer(ready.leaving(http.HandlerFunc(healthy)))
+	defer s.Close()
+	for _, stopping := range []bool{false, true} {
+		ready.stopping.Store(stopping)
+		res, err := s.Client().Get(s.URL) // on the connection that there is
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, res.Body); err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != 200 || res.Close != stopping {
+			t.Errorf("stopping %v: %d, the connection closes: %v", stopping, res.StatusCode, res.Close)
+		}
+	}
+}

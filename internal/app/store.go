@@ -84,6 +84,7 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 	st.registry = hosted.New(st.db, st.blobs, hosted.Options{
 		Sparse: c.Sparse, UploadExpiry: c.Uploads.Expire, UnreferencedAge: c.GC.UnreferencedAfter,
 		ProjectRetention: c.Projects.Retention, Rate: c.CollectRate(),
+		SweepEvery: c.GC.SweepAfter, SweepAge: c.GC.SweepAfter,
 		Retention: func(repo string) (keep hosted.Retention) {
 			keep.Untagged, keep.Orphans = c.Retention(repo)
 			return keep

@@ -78,6 +78,7 @@ type S3 struct {
 // GC is what is collected, and when.
 type GC struct {
 	Interval, UnreferencedAfter time.Duration
+	SweepAfter                  time.Duration
 	Untagged, OrphansAfter      string // see Config.Retention
 	Rate                        string // see Config.CollectRate
 }

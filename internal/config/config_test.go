@@ -49,7 +49,7 @@ func TestDefaults(t *testing.T) {
 	want.Audit.Retention = 90 * 24 * time.Hour
 	want.Log.Level, want.Log.Format = "info", "text"
 	want.Uploads.Expire = 168 * time.Hour
-	want.GC = GC{Interval: time.Minute, UnreferencedAfter: 24 * time.Hour, Untagged: "keep", OrphansAfter: "7d", Rate: "1000/s"}
+	want.GC = GC{Interval: time.Minute, UnreferencedAfter: 24 * time.Hour, Untagged: "keep", OrphansAfter: "7d", Rate: "1000/s", SweepAfter: time.Hour}
 	want.Shutdown.Grace = 30 * time.Second
 	want.HTTP.BodyIdle = time.Minute
 	want.origins = c.origins

@@ -168,6 +168,8 @@ var keys = []key{
 		func(c *Config) *string { return &c.GC.OrphansAfter }, checkKeep),
 	textKey("gc.rate", "1000/s", "How many rows and objects a second collection looks at, at most, such as `1000/s`; `0` for no bound.",
 		func(c *Config) *string { return &c.GC.Rate }, checkRate),
+	durationKey("gc.sweep_after", "1h", "How old what crashes left in an S3 bucket and no row knows must be to be removed (unfinished multipart uploads); looked for as often.",
+		func(c *Config) *time.Duration { return &c.GC.SweepAfter }, 1),
 	durationKey("shutdown.delay", "0s", "How long requests are still served after SIGTERM while `/readyz` answers 503, so that a load balancer stops sending them here: longer than it takes to notice.",
 		func(c *Config) *time.Duration { return &c.Shutdown.Delay }, 0),
 	durationKey("shutdown.grace", "30s", "How long running requests may take to finish after SIGTERM.",

@@ -84,6 +84,7 @@ gc:
   untagged: "keep" # default
   orphans_after: "7d" # default
   rate: "1000/s" # default
+  sweep_after: 1h # default
 shutdown:
   delay: 0s # default
   grace: 30s # default
