@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/oci"
@@ -140,6 +141,7 @@ func callEveryVerb(ctx context.Context, db *DB) {
 	db.CollectLinks(ctx, now.AddDate(0, 0, -1), 10)
 	db.DeleteBlob(ctx, repo, d)
 	db.DeadObjects(ctx, now, 10)
+	callReviews(ctx, db)
 	db.ForgetDead(ctx, "x")
 	db.CheckTotals(ctx)
 	db.CheckDatabase(ctx)
@@ -162,6 +164,46 @@ func callJobs(ctx context.Context, db *DB) {
 	db.RenewJob(ctx, "x", 1, 0, "")
 	db.ReleaseJob(ctx, "x", 1)
 	db.FinishJob(ctx, "x", 1, JobEnd{})
+}
+
+// callReviews has the statements of collection prepared.
+func callReviews(ctx context.Context, db *DB) {
+	const repo = "team/reviewed"
+	put := func(name string, parsed *oci.Manifest, tags ...string) oci.Digest {
+		d := oci.SHA256.FromBytes([]byte(name))
+		db.PutManifest(ctx, PutManifest{Repository: repo, Digest: d, Content: []byte(name), Parsed: parsed, Tags: tags})
+		return d
+	}
+	subject := put("subject", &oci.Manifest{}, "v1")
+	put("subject", &oci.Manifest{})
+	put("child", &oci.Manifest{}, "v1")
+	put("referrer", &oci.Manifest{Subject: &oci.Descriptor{Digest: subject}})
+	put("index", &oci.Manifest{Manifests: []oci.Descriptor{{Digest: subject}}}, "v1")
+	put("index", &oci.Manifest{}, "v1")
+	now, policy := db.now(), func(string) Retention { return Retention{time.Millisecond, time.Millisecond} }
+	db.TouchManifest(ctx, repo, subject)
+	db.TouchManifest(ctx, repo, subject+"x")
+	db.PlanManifests(ctx, "x", 10)
+	db.LooseManifests(ctx, "", "", 10)
+	db.CollectManifests(ctx, policy, now, 10)
+	db.DeleteTag(ctx, repo, "v1")
+	for range 4 {
+		now = now.Add(time.Hour)
+		db.CollectManifests(ctx, policy, now, 10)
+	}
+	db.planRest(ctx, "x", subject)
+	db.ClaimSweep(ctx, 0)
+	db.LooseLinks(ctx, LooseLink{}, 10)
+	db.DeadQueue(ctx, 0, "", 10)
+	db.IdleUploads(ctx, "", 10)
+	db.DeletedProjects(ctx, DeletedProject{}, 10)
+	// What happens only where something fails.
+	for _, query := range []string{
+		`UPDATE manifest_reviews SET review_at = $3 WHERE repository_id = $1 AND digest = $2`,
+		`UPDATE links SET review_at = $3 WHERE repository_id = $1 AND digest = $2`,
+	} {
+		db.update(ctx, func(t *tx) error { _, err := t.exec(query, "x", "x", 0); return err })
+	}
 }
 
 func callTrail(ctx context.Context, db *DB) {

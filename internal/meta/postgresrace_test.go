@@ -113,8 +113,12 @@ func wantWhole(t *testing.T, db *DB) {
 	t.Helper()
 	wantAllCounted(t, db)
 	for what, query := range map[string]string{
-		"blobs that nothing links":                      `SELECT count(*) FROM blobs WHERE digest NOT IN (SELECT digest FROM links)`,
-		"links that nothing holds and nobody looks at":  `SELECT count(*) FROM links l WHERE review_at IS NULL AND NOT EXISTS (SELECT 1 FROM blob_references b WHERE b.repository_id = l.repository_id AND b.digest = l.digest)`,
+		"blobs that nothing links":                     `SELECT count(*) FROM blobs WHERE digest NOT IN (SELECT digest FROM links)`,
+		"links that nothing holds and nobody looks at": `SELECT count(*) FROM links l WHERE review_at IS NULL AND NOT EXISTS (SELECT 1 FROM blob_references b WHERE b.repository_id = l.repository_id AND b.digest = l.digest)`,
+		"manifests that nothing holds and nobody looks at": `SELECT count(*) FROM manifests m WHERE NOT EXISTS (SELECT 1 FROM manifest_reviews v WHERE v.repository_id = m.repository_id AND v.digest = m.digest)
+			AND NOT EXISTS (SELECT 1 FROM tags t WHERE t.repository_id = m.repository_id AND t.digest = m.digest)
+			AND NOT EXISTS (SELECT 1 FROM manifest_references h WHERE h.repository_id = m.repository_id AND h.digest = m.digest)
+			AND NOT EXISTS (SELECT 1 FROM manifests s WHERE s.repository_id = m.repository_id AND s.digest = m.subject)`,
 		"waiting references to blobs that are there":    `SELECT count(*) FROM pending_references p JOIN links l ON l.repository_id = p.repository_id AND l.digest = p.digest JOIN blobs b ON b.digest = l.digest WHERE p.kind = 'blob'`,
 		"waiting references to manifests there are":     `SELECT count(*) FROM pending_references p JOIN manifests m ON m.repository_id = p.repository_id AND m.digest = p.digest WHERE p.kind = 'manifest'`,
 		"dead objects that are alive":                   `SELECT count(*) FROM dead_objects d JOIN blobs b ON b.key = d.key`,
@@ -213,16 +217,7 @@ func TestRacePushAndDelete(t *testing.T) {
 	all := replicas(t, 2)
 	d := pushTo(t, all[0], "team/app", "blob")
 	m := manifestOf("team/app", "m", false, d)
-	put := func(t *tx) error {
-		at, err := all[0].place(t, "team/app")
-		if err != nil {
-			return err
-		}
-		if _, err := all[0].insertManifest(t, at.id, "", m); err != nil {
-			return err
-		}
-		return at.takeIn(t, m)
-	}
+	put := func(t *tx) error { return all[0].putManifest(t, "", m) }
 	var held *ReferencedError
 	err, other := during(t, all[0], put, func() error { return all[1].DeleteBlob(t.Context(), "team/app", d) })
 	if err != nil || !errors.As(other, &held) {
@@ -279,14 +274,7 @@ func TestRaceSparse(t *testing.T) {
 	pushTo(t, all[0], "team/app", "any")
 	m := manifestOf("team/app", "m", true, d)
 	err, other := during(t, all[0], func(t *tx) error {
-		at, err := all[0].place(t, "team/app")
-		if err != nil {
-			return err
-		}
-		if _, err := all[0].insertManifest(t, at.id, "", m); err != nil {
-			return err
-		}
-		return at.takeIn(t, m)
+		return all[0].putManifest(t, "", m)
 	}, func() error { _, err := all[1].Mount(t.Context(), "team/app", "team/other", d); return err })
 	if err != nil || other != nil {
 		t.Fatal(err, other)
@@ -553,11 +541,28 @@ func churn(ctx context.Context, db, other *DB, c, i int, repo, name string) []er
 	}
 	d := oci.SHA256.FromBytes([]byte(name))
 	m := manifestOf(repo, "m"+name, i%4 == 0, d)
-	switch (i + c) % 8 {
+	switch (i + c) % 11 {
 	case 0, 1, 2:
 		_, err := tryPush(ctx, db, repo, name)
-		m.Tags = []string{fmt.Sprint("t", i%3)}
+		if i%3 > 0 {
+			m.Tags = []string{fmt.Sprint("t", i%3)}
+		}
 		return []error{err, expect(other.PutManifest(ctx, m))}
+	case 8:
+		index := manifestOf(repo, "i"+name, i%2 == 0)
+		index.Parsed.Manifests = []oci.Descriptor{{Digest: m.Digest}}
+		if d := oci.SHA256.FromBytes([]byte(fmt.Sprint("mblob", i%5))); d != m.Digest {
+			index.Parsed.Manifests = append(index.Parsed.Manifests, oci.Descriptor{Digest: d})
+		}
+		return []error{expect(db.PutManifest(ctx, index)), expect(other.DeleteManifest(ctx, repo, index.Digest), ErrNotFound, ErrNoRepository)}
+	case 9:
+		referrer := manifestOf(repo, "r"+name, true)
+		referrer.Parsed.Subject = &oci.Descriptor{Digest: m.Digest}
+		return []error{expect(db.PutManifest(ctx, referrer)), expect(other.TouchManifest(ctx, repo, m.Digest), ErrNotFound)}
+	case 10:
+		keep := Retention{Untagged: time.Duration(i%20) * time.Millisecond, Orphans: time.Millisecond}
+		_, err := db.CollectManifests(ctx, func(string) Retention { return keep }, time.Now(), 20)
+		return []error{err}
 	case 3:
 		_, err := db.Mount(ctx, repo, "", d)
 		return []error{expect(err, ErrNotFound)}

@@ -66,6 +66,10 @@ func (db *DB) RenameProject(ctx context.Context, c Change, id, name string) erro
 		if err := moveRepositories(t, id, old, name); err != nil {
 			return err
 		}
+		// Policies of collection go by names.
+		if _, err := t.exec(`DELETE FROM collection WHERE name = 'policy'`); err != nil {
+			return err
+		}
 		return movePrefixes(t, id, old, name)
 	})
 }

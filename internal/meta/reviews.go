@@ -43,13 +43,47 @@ func (db *DB) planChildren(t *tx, repo string, index oci.Digest) error {
 	return err
 }
 
-// planReferrers plans the look at the referrers of a subject that goes.
+// referrerPage is how many referrers of a subject are planned in one transaction.
+const referrerPage = 100
+
+// planReferrers plans the look at referrers of a subject that goes, and at the
+// subject's own digest where there are too many of them for one transaction.
 func (db *DB) planReferrers(t *tx, repo string, subject oci.Digest) error {
-	_, err := t.exec(`INSERT INTO manifest_reviews (repository_id, digest, since, review_at)
-		SELECT repository_id, digest, CAST($3 AS BIGINT), CAST($3 AS BIGINT) FROM manifests WHERE repository_id = $1 AND subject = $2
+	n, err := t.exec(`INSERT INTO manifest_reviews (repository_id, digest, since, review_at)
+		SELECT repository_id, digest, CAST($3 AS BIGINT), CAST($3 AS BIGINT) FROM manifests
+			WHERE repository_id = $1 AND subject = $2 ORDER BY digest LIMIT $4
 		ON CONFLICT (repository_id, digest) DO UPDATE SET since = excluded.since, review_at = excluded.review_at`,
-		repo, subject.String(), db.millis())
-	return err
+		repo, subject.String(), db.millis(), referrerPage)
+	if err != nil || n < referrerPage {
+		return err
+	}
+	return db.planManifest(t, repo, subject)
+}
+
+// planRest plans the look at all referrers of a subject that is gone.
+func (db *DB) planRest(ctx context.Context, repo string, subject oci.Digest) error {
+	for after := ""; ; {
+		rows, err := db.query(ctx, `SELECT digest FROM manifests WHERE repository_id = $1 AND subject = $2 AND digest > $3
+			ORDER BY digest LIMIT $4`, repo, subject.String(), after, referrerPage)
+		if err != nil {
+			return err
+		}
+		page, err := collect(rows, scanString)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		if err := db.hint(ctx, func(t *tx) error {
+			for _, d := range page {
+				if err := db.planManifest(t, repo, oci.Digest(d)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		after = page[len(page)-1]
+	}
 }
 
 // loosen plans the look at a manifest that was put without a tag. One that was
@@ -193,6 +227,11 @@ func (db *DB) CollectManifests(ctx context.Context, policy func(repo string) Ret
 	v := review{db, policy, now.UnixMilli()}
 	var stay, due []LooseManifest
 	for _, m := range list {
+		if !m.present {
+			if err := db.planRest(ctx, m.RepositoryID, m.Digest); err != nil {
+				return sum, err
+			}
+		}
 		if what, _, _ := m.verdict(policy(m.Repository), v.now); what == goesNow {
 			due = append(due, m)
 		} else {

@@ -39,7 +39,7 @@ func RunShared(t *testing.T, open func(t *testing.T, o meta.Options) *meta.DB) {
 // common cases are those of all databases.
 func common() []testCase {
 	return slices.Concat(blobCases, manifestCases, pendingCases, deleteCases, listCases,
-		uploadCases, leaseCases, collectCases, deadCases, checkCases, concurrentCases,
+		uploadCases, leaseCases, collectCases, deadCases, reviewCases, queueCases, checkCases, concurrentCases,
 		organizationCases, projectCases, memberCases, userCases, groupCases, keyCases, trustCases, planCases,
 		usageCases, quotaCases, renameCases, projectDeleteCases, purgeCases, ownerCases, recordCases,
 		rateCases, auditCases, claimCases, loginCases, tokenCases, jobCases, randomCases)

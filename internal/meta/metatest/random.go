@@ -64,6 +64,10 @@ func newHistory(e *env, seed uint64) *history {
 		h.manifests = append(h.manifests, m)
 	}
 	for i := range 4 {
+		m := of(h.manifests[i].Digest, image("", fmt.Sprint("referrer", i), digest(h.blob())))
+		h.manifests = append(h.manifests, m)
+	}
+	for i := range 4 {
 		children := []oci.Digest{h.manifests[h.IntN(len(h.manifests))].Digest, h.manifests[i].Digest}
 		m := index("", fmt.Sprint("index", i), children...)
 		m.Parsed.Manifests = uniqueDescriptors(m.Parsed.Manifests)
@@ -221,6 +225,8 @@ func (h *history) collect() {
 	h.did(err, "purge %d rows", n)
 	_, err = h.db.ExpireUploads(h.Context(), now.Add(-2*day), n)
 	h.did(err, "expire %d sessions", n)
+	_, err = h.db.CollectManifests(h.Context(), func(string) meta.Retention { return meta.Retention{Untagged: 2 * day, Orphans: day} }, now, n)
+	h.did(err, "collect %d manifests", n)
 	_, _, err = h.db.CollectLinks(h.Context(), now.Add(-day), n)
 	h.did(err, "collect %d links", n)
 	dead, err := h.db.DeadObjects(h.Context(), now, n)
