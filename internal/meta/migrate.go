@@ -28,7 +28,7 @@ func migrate(ctx context.Context, dialect goose.Dialect, pool *sql.DB, all fs.FS
 	case have > want:
 		return fmt.Errorf("%w: version %d, and this one knows up to %d: run the newer release, or restore a backup of before", ErrNewer, have, want)
 	case have < want && check:
-		return fmt.Errorf("schema version %d is older than this binary's (%d): run `berth migrate` once to bring it up to date", have, want)
+		return fmt.Errorf("schema version %d is older than this binary's (%d): run `berth migrate`, or start `berth serve` once, to bring it up to date", have, want)
 	case have == want:
 		return nil
 	}
