@@ -557,13 +557,15 @@ func testWithoutServers(t *testing.T, all map[string]*family) {
 // TestCollectedIsCounted: all that collection reports has a counter.
 func TestCollectedIsCounted(t *testing.T) {
 	st := opened(t, settings(t, nil))
-	st.collected(hosted.Collected{Projects: 1, Uploads: 2, Links: 3, Objects: 4})
+	st.collected(hosted.Collected{Projects: 1, Uploads: 2, Links: 3, Objects: 4, Manifests: 5, Referrers: 6, Swept: 7, Bytes: 8})
 	st.metrics.Job("gc", time.Second, errors.New("no"))
 	w := httptest.NewRecorder()
 	st.metrics.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, line := range []string{
 		`berth_gc_removed_total{kind="projects"} 1`, `berth_gc_removed_total{kind="uploads"} 2`,
 		`berth_gc_removed_total{kind="links"} 3`, `berth_gc_removed_total{kind="objects"} 4`,
+		`berth_gc_removed_total{kind="manifests"} 5`, `berth_gc_removed_total{kind="referrers"} 6`,
+		`berth_gc_removed_total{kind="swept"} 7`, `berth_gc_freed_bytes_total 8`,
 		`berth_job_runs_total{name="gc",outcome="failed"} 1`,
 	} {
 		if !strings.Contains(w.Body.String(), line+"\n") {

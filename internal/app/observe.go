@@ -58,11 +58,13 @@ func (st *store) showPools() {
 	})
 }
 
-// collected counts what garbage collection has removed.
+// collected counts what a batch of garbage collection has removed.
 func (st *store) collected(c hosted.Collected) {
+	st.tally.add(c)
 	st.metrics.Removed(map[string]int{
-		"projects": c.Projects, "uploads": c.Uploads, "links": c.Links, "objects": c.Objects,
-	}, 0)
+		"projects": c.Projects, "uploads": c.Uploads, "manifests": c.Manifests, "referrers": c.Referrers,
+		"links": c.Links, "objects": c.Objects, "swept": c.Swept,
+	}, c.Bytes)
 }
 
 // trace begins to trace requests where anybody could see it.

@@ -22,6 +22,7 @@ import (
 	"github.com/berth-registry/berth/internal/clientaddr"
 	"github.com/berth-registry/berth/internal/config"
 	"github.com/berth-registry/berth/internal/directory"
+	"github.com/berth-registry/berth/internal/jobs"
 	"github.com/berth-registry/berth/internal/limit"
 	"github.com/berth-registry/berth/internal/manage"
 	"github.com/berth-registry/berth/internal/metrics"
@@ -53,6 +54,7 @@ type site struct {
 	metrics   *metrics.Metrics
 	tracer    *tracing.Tracer // nil: requests are not traced
 	observers []registry.Observer
+	jobs      *jobs.Runner // which the caller of newSite runs
 	ready     *readiness
 	handler   http.Handler
 
@@ -77,6 +79,7 @@ func newSite(ctx context.Context, c *config.Config, st *store, version string, l
 	s.limits = limit.New(s.directory, st.db, limit.Options{Log: log})
 	s.trail = recorder.New(st.db, recorder.Options{Log: log, Status: ocihttp.Status})
 	s.showState()
+	s.jobs = jobs.New(jobs.Options{Store: st.db, Log: log, OnRun: st.metrics.Job, Jobs: []jobs.Job{collecting(c, st, log), s.upkeeping()}})
 	root, err := s.routes()
 	if err != nil {
 		return nil, errors.Join(err, s.trail.Close(ctx))
@@ -84,7 +87,7 @@ func newSite(ctx context.Context, c *config.Config, st *store, version string, l
 	s.handler = s.traced(s.metrics.Running(clientaddr.New(c.TrustedProxies()).Handler(root)))
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.background.Go(func() { s.limits.Run(ctx) })
-	s.background.Go(func() { s.upkeep(ctx) })
+	s.background.Go(func() { s.keepSigning(ctx) })
 	if c.Admin.Listen != "" {
 		s.background.Go(func() { s.sample(ctx) })
 	}
@@ -115,10 +118,10 @@ func (s *site) knowCallers(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	jobs := oidc.NewWorkloads(oidc.WorkloadOptions{Store: db, Log: s.log})
+	workloads := oidc.NewWorkloads(oidc.WorkloadOptions{Store: db, Log: s.log})
 	s.callers = auth.NewAuthenticator(auth.Options{
 		Directory: s.directory, Tokens: s.tokens, Failures: db, TouchKeys: db.TouchKeys,
-		Open: s.open(), Exchange: jobs.Exchange, Log: s.log,
+		Open: s.open(), Exchange: workloads.Exchange, Log: s.log,
 	})
 	return nil
 }

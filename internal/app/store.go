@@ -27,6 +27,7 @@ type store struct {
 	inFolder bool // blobs are in one of the folders
 	registry *hosted.Registry
 	metrics  *metrics.Metrics
+	tally    tally    // of the collection under way
 	folders  []string // that are ours alone and must take writes
 }
 
@@ -81,7 +82,15 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	st.showPools()
-	st.registry = hosted.New(st.db, st.blobs, hosted.Options{
+	o := registryOptions(c)
+	o.OnCollect = st.collected
+	st.registry = hosted.New(st.db, st.blobs, o)
+	return nil
+}
+
+// registryOptions are those that c gives a registry.
+func registryOptions(c *config.Config) hosted.Options {
+	return hosted.Options{
 		Sparse: c.Sparse, UploadExpiry: c.Uploads.Expire, UnreferencedAge: c.GC.UnreferencedAfter,
 		ProjectRetention: c.Projects.Retention, Rate: c.CollectRate(),
 		SweepEvery: c.GC.SweepAfter, SweepAge: c.GC.SweepAfter,
@@ -90,8 +99,7 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 			return keep
 		},
 		Policy: c.RetentionName(), DeadAfter: deadAfter(c),
-	})
-	return nil
+	}
 }
 
 // lateStart is how long after a URL's end a transfer may still begin: clocks

@@ -15,11 +15,20 @@ import (
 // end. The errors are those of the two.
 func between(t *testing.T, db *DB, first func(*tx) error, second func() error) (error, error) {
 	t.Helper()
+	return amid(t, db, first, second, func(*tx) error { return nil })
+}
+
+// amid is between with more to do in the transaction before it ends.
+func amid(t *testing.T, db *DB, first func(*tx) error, second func() error, rest func(*tx) error) (error, error) {
+	t.Helper()
 	done := make(chan error, 1)
 	started := false // fn may run again
 	err := db.engine.write(t.Context(), durable, func(in *tx) error {
-		if err := first(in); err != nil || started {
+		if err := first(in); err != nil {
 			return err
+		}
+		if started {
+			return rest(in)
 		}
 		started = true
 		ended := make(chan struct{})
@@ -31,11 +40,11 @@ func between(t *testing.T, db *DB, first func(*tx) error, second func() error) (
 		for {
 			select {
 			case <-ended:
-				return nil
+				return rest(in)
 			case <-time.After(2 * time.Millisecond):
 			}
 			if waits(t, db) {
-				return nil
+				return rest(in)
 			}
 		}
 	})
@@ -251,6 +260,23 @@ func TestRaceCollectAndPutAgain(t *testing.T) {
 		r := newRace(t)
 		m := r.put(r.image("m"))
 		r.run(r.removing(m), r.puts(r.image("m")), nil, nil)
+		r.want(m, true)
+	})
+	t.Run("put between look and removal", func(t *testing.T) {
+		r := newRace(t)
+		m := r.put(r.image("m"))
+		row := r.row(m)
+		v := review{r.here, everyTime, r.soon.UnixMilli()}
+		one, two := amid(t, r.here, func(in *tx) error {
+			_, err := v.again(in, row)
+			return err
+		}, r.puts(r.image("m")), func(in *tx) error {
+			_, err := v.remove(in, row)
+			return err
+		})
+		if one != nil || two != nil {
+			t.Errorf("collection: %v; put: %v", one, two)
+		}
 		r.want(m, true)
 	})
 }
@@ -513,14 +539,18 @@ func (r *race) id() (id string) {
 }
 
 // TestRaceLooseTagMoves is TestRaceTagMoves where nothing else holds what the
-// first put, so that only the second can plan the look at it.
+// first put, and no look at it is planned, so that only the second can plan one.
 func TestRaceLooseTagMoves(t *testing.T) {
 	r := newRace(t)
 	r.put(r.image("old"), "v1")
+	one, two := r.put(r.image("one")), r.put(r.image("two"))
+	if _, err := r.here.writeRow(t, `DELETE FROM manifest_reviews`); err != nil { // as while they were held
+		t.Fatal(err)
+	}
 	r.run(r.putting(r.image("one"), "v1"), r.puts(r.image("two"), "v1"), nil, nil)
 	wantWhole(t, r.here)
-	r.wantGone(r.image("one").Digest)
-	r.want(r.image("two").Digest, true)
+	r.wantGone(one)
+	r.want(two, true)
 }
 
 // TestRaceCollectAndProject: a project that is deleted, renamed or purged while
