@@ -6,10 +6,10 @@ FUZZTIME    ?= 10s
 CONFORMANCE ?=
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: help run lint packages check test clients acceptance bench fuzz conformance
+.PHONY: help run lint packages check test clients acceptance bench bench-gc fuzz conformance
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 13
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 13
 
 run: ## serve on 127.0.0.1:5000, data in ./berth-data
 	go run ./cmd/berth serve
@@ -39,6 +39,11 @@ acceptance: ## test/ as for a release: 200 kills, blobs of 1 GiB
 bench: ## the same loads on Berth, on distribution and on a bare server
 	scripts/install-test-tools bench
 	cd bench && go run .
+
+bench-gc: ## pushes and pulls beside garbage collection, on 100 000 manifests
+	scripts/install-test-tools check
+	BERTH_BENCH_MANIFESTS=$${BERTH_BENCH_MANIFESTS:-100000} BERTH_BENCH_SECONDS=$${BERTH_BENCH_SECONDS:-10} \
+		go test ./internal/hosted -run '^$$' -bench Collection -benchtime 1x -timeout 2h
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	scripts/fuzz $(FUZZTIME)
