@@ -7,10 +7,10 @@ SOAK        ?= 30m
 CONFORMANCE ?=
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: help run lint packages check test clients acceptance soak bench fuzz conformance
+.PHONY: help run lint packages check test clients acceptance soak bench bench-gc fuzz conformance
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 13
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 13
 
 run: ## serve on 127.0.0.1:5000, data in ./berth-data
 	go run ./cmd/berth serve
@@ -45,6 +45,11 @@ soak: ## random load on a fleet whose parts are killed, for SOAK (30m); see docs
 bench: ## the same loads on Berth, on distribution and on a bare server
 	scripts/install-test-tools bench
 	cd bench && go run .
+
+bench-gc: ## pushes and pulls beside garbage collection, on 100 000 manifests
+	scripts/install-test-tools check
+	BERTH_BENCH_MANIFESTS=$${BERTH_BENCH_MANIFESTS:-100000} BERTH_BENCH_SECONDS=$${BERTH_BENCH_SECONDS:-10} \
+		go test ./internal/hosted -run '^$$' -bench Collection -benchtime 1x -timeout 2h
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	scripts/fuzz $(FUZZTIME)

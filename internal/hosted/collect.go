@@ -14,6 +14,7 @@ import (
 // in transactions that are shorter still.
 const (
 	rowBatch  = 25
+	planBatch = 200 // which one statement changes
 	deadBatch = 250
 )
 
@@ -52,7 +53,7 @@ func (r *Registry) Collect(ctx context.Context) (Collected, error) {
 	err := errors.Join(
 		c.drain(ctx, rowBatch, c.projects),
 		c.drain(ctx, rowBatch, c.uploads),
-		c.drain(ctx, rowBatch, c.plan),
+		c.drain(ctx, planBatch, c.plan),
 		c.drain(ctx, rowBatch, c.manifests),
 		c.drain(ctx, rowBatch, c.links),
 		c.drain(ctx, deadBatch, c.objects),

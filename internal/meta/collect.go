@@ -46,6 +46,9 @@ func scanDead(r *sql.Rows) (o DeadObject, err error) {
 
 // DeadObjects lists up to n objects that died before the given time. That they
 // did outlasts a loss of power, so that their bytes may go.
+//
+// What others commit can be read here before it is on the disk. It is there when
+// a later transaction is, which must be one that writes.
 func (db *DB) DeadObjects(ctx context.Context, before time.Time, n int) ([]DeadObject, error) {
 	rows, err := db.query(ctx, selectDead+`WHERE delete_at <= $1 ORDER BY delete_at, key LIMIT $2`, before.UnixMilli(), n)
 	if err != nil {
@@ -55,9 +58,11 @@ func (db *DB) DeadObjects(ctx context.Context, before time.Time, n int) ([]DeadO
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
-	// What others have just committed can be read before it is on the disk. It
-	// is there when a later transaction is.
-	return list, db.update(ctx, func(*tx) error { return nil })
+	return list, db.update(ctx, func(t *tx) error {
+		_, err := t.exec(`INSERT INTO collection (name, value) VALUES ('freed', $1)
+			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, strconv.FormatInt(db.millis(), 10))
+		return err
+	})
 }
 
 // DeadQueue lists up to n dead objects, due or not, behind the one that died at
@@ -162,23 +167,23 @@ func (db *DB) CollectLinks(ctx context.Context, before time.Time, n int) (remove
 			goes = append(goes, l)
 		}
 	}
-	sum, err := db.linkTurns(db.hint, nil, before, false).run(ctx, stay)
+	sum, err := db.linkTurns(nil, before, false).run(ctx, stay)
 	slices.SortStableFunc(goes, func(a, b linkRow) int { return strings.Compare(a.project, b.project) })
 	for _, part := range runs(goes, func(l linkRow) string { return l.project }) {
 		if err != nil && (hopeless(err) || ctx.Err() != nil) {
 			break
 		}
 		lock := func(t *tx) error { return mayLack(lockUsage(t, part[0].project)) }
-		got, failed := db.linkTurns(db.update, lock, before, true).run(ctx, part)
+		got, failed := db.linkTurns(lock, before, true).run(ctx, part)
 		sum.add(got)
 		err = errors.Join(err, failed)
 	}
 	return sum.Removed, sum.Seen, err
 }
 
-func (db *DB) linkTurns(write func(context.Context, func(*tx) error) error, begin func(*tx) error, before time.Time, remove bool) turns[linkRow] {
+func (db *DB) linkTurns(begin func(*tx) error, before time.Time, remove bool) turns[linkRow] {
 	return turns[linkRow]{
-		write: write, begin: begin,
+		db: db, begin: begin,
 		look: func(t *tx, l linkRow) (Reviewed, error) {
 			gone, err := db.reviewLink(t, l, before.UnixMilli(), remove)
 			if gone {
@@ -203,7 +208,7 @@ type linkRow struct {
 }
 
 // reviewLink looks at a link. One that is due is left so unless it may be
-// removed here, in a transaction that is synced.
+// removed here, in a transaction that has locked what its project uses.
 func (db *DB) reviewLink(t *tx, l linkRow, before int64, remove bool) (gone bool, err error) {
 	// Who deletes its holders waits for the end of this look, or is seen by it.
 	err = t.lockedRow(`SELECT seen_at FROM links WHERE repository_id = $1 AND digest = $2`, l.id, l.digest.String()).Scan(&l.seenAt)

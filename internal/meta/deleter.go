@@ -49,17 +49,10 @@ func (db *DB) DeleteManifest(ctx context.Context, repo string, d oci.Digest) err
 }
 
 // takeOut removes a manifest without tags, lets go of what it held, and plans
-// the look at its referrers. Errors: ErrNotFound, *ReferencedError.
+// the look at its referrers. The caller has locked the project's usage, which
+// keeps new referrers away until the end. Errors: ErrNotFound, *ReferencedError.
 func (db *DB) takeOut(t *tx, p place, d oci.Digest) (size int64, err error) {
 	if err := forgetReview(t, p.id, d); err != nil {
-		return 0, err
-	}
-	// Who looks at a referrer waits for the end of this, or is seen by it.
-	err = t.lock(`SELECT digest FROM manifests WHERE repository_id = $1 AND digest = $2`, p.id, d.String())
-	if errors.Is(err, errAgain) {
-		return 0, ErrNotFound
-	}
-	if err != nil {
 		return 0, err
 	}
 	if err := unheld(t, "manifest_references", p.id, d); err != nil {

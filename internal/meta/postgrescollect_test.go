@@ -448,7 +448,7 @@ func TestRaceReferrer(t *testing.T) {
 }
 
 // TestRaceReferrerSeenBetween: a referrer that comes while its subject is being
-// deleted, and is looked at before that deletion ends, is not taken for held.
+// deleted, and is looked at at once, is not taken for held by what goes.
 func TestRaceReferrerSeenBetween(t *testing.T) {
 	r := newRace(t)
 	subject := r.put(r.image("subject"), "v1")

@@ -238,25 +238,23 @@ func (db *DB) CollectManifests(ctx context.Context, policy func(repo string) Ret
 			stay = append(stay, m)
 		}
 	}
-	sum, err = v.turns(db.hint, nil, v.settle).run(ctx, stay)
+	sum, err = v.turns(nil, v.settle).run(ctx, stay)
 	slices.SortStableFunc(due, func(a, b LooseManifest) int { return strings.Compare(a.project, b.project) })
 	for _, part := range runs(due, func(m LooseManifest) string { return m.project }) {
 		if err != nil && (hopeless(err) || ctx.Err() != nil) {
 			break
 		}
 		lock := func(t *tx) error { return mayLack(lockUsage(t, part[0].project)) }
-		got, failed := v.turns(db.update, lock, v.remove).run(ctx, part)
+		got, failed := v.turns(lock, v.remove).run(ctx, part)
 		sum.add(got)
 		err = errors.Join(err, failed)
 	}
 	return sum, err
 }
 
-func (v review) turns(write func(context.Context, func(*tx) error) error, begin func(*tx) error,
-	look func(*tx, LooseManifest) (Reviewed, error),
-) turns[LooseManifest] {
+func (v review) turns(begin func(*tx) error, look func(*tx, LooseManifest) (Reviewed, error)) turns[LooseManifest] {
 	return turns[LooseManifest]{
-		write: write, begin: begin, look: look,
+		db: v.db, begin: begin, look: look,
 		putOff: func(t *tx, m LooseManifest) error {
 			_, err := t.exec(`UPDATE manifest_reviews SET review_at = $3 WHERE repository_id = $1 AND digest = $2`,
 				m.RepositoryID, m.Digest.String(), v.now+putOff.Milliseconds())
@@ -283,13 +281,6 @@ func (v review) again(t *tx, m LooseManifest) (LooseManifest, error) {
 // to be due is left so.
 func (v review) settle(t *tx, m LooseManifest) (Reviewed, error) {
 	seen := Reviewed{Seen: 1}
-	if m.subjectPresent {
-		// Who removes the subject waits for the end of this, or is seen by it.
-		err := t.lock(`SELECT digest FROM manifests WHERE repository_id = $1 AND digest = $2`, m.RepositoryID, m.Subject.String())
-		if err != nil {
-			return seen, mayLack(err)
-		}
-	}
 	now, err := v.again(t, m)
 	if errors.Is(err, ErrNotFound) {
 		return seen, nil
@@ -299,7 +290,6 @@ func (v review) settle(t *tx, m LooseManifest) (Reviewed, error) {
 	}
 	what, since, next := now.verdict(v.policy(now.Repository), v.now)
 	switch {
-	case what == forget && now.subjectPresent && !m.subjectPresent: // the subject is not locked
 	case what == forget:
 		err = forgetReview(t, m.RepositoryID, m.Digest)
 	case what == wait:
@@ -380,7 +370,7 @@ func (db *DB) PlanManifests(ctx context.Context, policy string, n int) (count in
 	if err != nil || was.Policy == policy && was.Done {
 		return 0, err
 	}
-	err = db.update(ctx, func(t *tx) error {
+	err = db.hint(ctx, func(t *tx) error {
 		count = 0
 		p, err := readPlanned(t.lockedRow(selectPlanned))
 		if err != nil {
@@ -429,13 +419,14 @@ func planPage(t *tx, p *planned, n int) (count int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, m := range page {
-		if _, err := t.exec(`UPDATE manifest_reviews SET review_at = 0 WHERE repository_id = $1 AND digest = $2`,
-			m.RepositoryID, m.Digest.String()); err != nil {
-			return 0, err
-		}
-		p.RepositoryID, p.Digest = m.RepositoryID, m.Digest
-	}
 	p.Done = len(page) < n
-	return len(page), nil
+	if len(page) == 0 {
+		return 0, nil
+	}
+	last := page[len(page)-1]
+	_, err = t.exec(`UPDATE manifest_reviews SET review_at = 0
+		WHERE (repository_id, digest) > ($1, $2) AND (repository_id, digest) <= ($3, $4)`,
+		p.RepositoryID, p.Digest.String(), last.RepositoryID, last.Digest.String())
+	p.RepositoryID, p.Digest = last.RepositoryID, last.Digest
+	return len(page), err
 }

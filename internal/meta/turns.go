@@ -27,9 +27,11 @@ func (r *Reviewed) add(o Reviewed) {
 	r.Referrers += o.Referrers
 }
 
-// turns say how the items of a queue are looked at.
+// turns say how the items of a queue are looked at. Nobody waits for the disk
+// here: what a loss of power undoes is found again, and no bytes go before
+// DeadObjects has made sure that nothing is undone any more.
 type turns[T any] struct {
-	write func(context.Context, func(*tx) error) error
+	db *DB
 	// begin runs first in each transaction; nil: nothing does.
 	begin func(*tx) error
 	// look looks at one item, of which much may have changed since it was read.
@@ -65,7 +67,7 @@ func (w turns[T]) run(ctx context.Context, items []T) (sum Reviewed, err error) 
 			if first == nil {
 				first = fmt.Errorf("%s, which is put off: %w", w.name(items[0]), err)
 			}
-			if err := w.write(ctx, func(t *tx) error { return w.putOff(t, items[0]) }); err != nil {
+			if err := w.db.hint(ctx, func(t *tx) error { return w.putOff(t, items[0]) }); err != nil {
 				return sum, errors.Join(first, err)
 			}
 			sum.Seen++
@@ -77,7 +79,7 @@ func (w turns[T]) run(ctx context.Context, items []T) (sum Reviewed, err error) 
 
 // turn is one transaction. It counts how many items it got through.
 func (w turns[T]) turn(ctx context.Context, items []T) (done int, sum Reviewed, err error) {
-	err = w.write(ctx, func(t *tx) error {
+	err = w.db.hint(ctx, func(t *tx) error {
 		done, sum = 0, Reviewed{}
 		if w.begin != nil {
 			if err := w.begin(t); err != nil {

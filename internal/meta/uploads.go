@@ -184,7 +184,7 @@ func (db *DB) ExpireUploads(ctx context.Context, before time.Time, n int) (count
 		return 0, err
 	}
 	sum, err := turns[string]{
-		write: db.update,
+		db: db,
 		look: func(t *tx, id string) (Reviewed, error) {
 			if _, leased := db.leases.Load(id); leased {
 				return Reviewed{Seen: 1}, nil
