@@ -153,11 +153,11 @@ func (b *s3Bench) measure(ctx context.Context, l s3Load) (string, error) {
 	for range b.opts.rounds {
 		one, err := l.bare(ctx, l)
 		if err != nil {
-			return "", fmt.Errorf("the SDK: %w", err)
+			return "", fmt.Errorf("with the SDK: %w", err)
 		}
 		two, err := l.berth(ctx, l)
 		if err != nil {
-			return "", fmt.Errorf("Berth: %w", err)
+			return "", fmt.Errorf("with berth: %w", err)
 		}
 		unit := float64(l.size) / (1 << 20)
 		bare, berth, ratio = append(bare, one*unit), append(berth, two*unit), append(ratio, two/one)
