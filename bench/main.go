@@ -43,6 +43,7 @@ type options struct {
 	storeSize   int    // tags in the store of the start load
 	tagsPerPush int    // tags on each manifest of that store
 
+	onS3        bool // compare Berth on S3 with the service it stands on, instead
 	limitServer bool // be the limit server instead
 	listen      string
 	data        string
@@ -65,6 +66,7 @@ func parseOptions(args []string) (options, error) {
 	fs.Int64Var(&memoryMiB, "memory-blob", 0, "`MiB` of each of the 40 blobs of the memory load (default 1024, quick 16)")
 	fs.IntVar(&o.storeSize, "store", 0, "`tags` in the store of the start load (default 1000000, quick 20000)")
 	fs.IntVar(&o.tagsPerPush, "store-tags", 1, "`tags` on each manifest of that store, 1 to 100; more fill it faster")
+	fs.BoolVar(&o.onS3, "s3", false, "compare Berth on S3 with the SDK straight to the same service, instead")
 	fs.BoolVar(&o.limitServer, "limit-server", false, "be the limit server (bench starts itself so)")
 	fs.StringVar(&o.listen, "listen", "127.0.0.1:0", "address of the limit server")
 	fs.StringVar(&o.data, "data", "", "data folder of the limit server")
@@ -121,6 +123,9 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	if o.limitServer {
 		return serveLimit(ctx, o.listen, o.data)
+	}
+	if o.onS3 {
+		return runS3(ctx, o)
 	}
 	if o.out != "" { // an unusable file should not cost half an hour
 		if err := checkMarkers(o.out); err != nil {

@@ -41,7 +41,7 @@ func s3Settings(endpoint string) []string {
 func startGateway(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"data/berth", "iam"} {
+	for _, name := range []string{"data/berth", "iam", "attributes"} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o750); err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +53,9 @@ func startGateway(t *testing.T) string {
 	address := l.Addr().String()
 	l.Close()
 	c := newClient(t, "versitygw")
-	cmd := exec.Command(c.path, "--quiet", "--port", address, "--health", "/health", "--iam-dir", filepath.Join(dir, "iam"), "posix", filepath.Join(dir, "data"))
+	// Attributes in files: those of ext4 have no room for a list of many parts.
+	cmd := exec.Command(c.path, "--quiet", "--port", address, "--health", "/health", "--iam-dir", filepath.Join(dir, "iam"),
+		"posix", "--sidecar", filepath.Join(dir, "attributes"), filepath.Join(dir, "data"))
 	cmd.Env = append(os.Environ(), "HOME="+dir, "ROOT_ACCESS_KEY=testkey", "ROOT_SECRET_KEY=testsecret1")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
