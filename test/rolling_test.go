@@ -1,7 +1,6 @@
 package test
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -92,8 +91,9 @@ func (w *worker) push(content stuff) (d descriptor) {
 }
 
 // roll runs 16 clients while restart replaces both replicas, one after the
-// other, and tells how many requests had to be repeated.
-func roll(t *testing.T, restart func(f *fleet, part string)) {
+// other. It tells how many requests they repeated, and how many blobs they had
+// to push anew.
+func roll(t *testing.T, restart func(f *fleet, part string)) (repeated, anew int64) {
 	f := sharedFleet(t)
 	var repeats atomic.Int64
 	var workers []*worker
@@ -122,14 +122,18 @@ func roll(t *testing.T, restart func(f *fleet, part string)) {
 		t.Error(err)
 	}
 	if pushes < 16 {
-		t.Error(errors.New("the restarts came before anything happened: nothing was tested"))
+		t.Error("the restarts came before anything happened: nothing was tested")
 	}
+	return repeats.Load(), uploads
 }
 
 // TestRollingRestart: replicas are replaced one by one, as by an administrator,
 // and clients notice nothing.
 func TestRollingRestart(t *testing.T) {
-	roll(t, func(f *fleet, part string) { f.must(t, "restart", part) })
+	_, anew := roll(t, func(f *fleet, part string) { f.must(t, "restart", part) })
+	if anew != 0 {
+		t.Errorf("%d uploads were cut off", anew)
+	}
 }
 
 // TestRollingKill: replicas are killed one by one, and clients notice nothing
