@@ -120,7 +120,7 @@ func scrapeOf(t *testing.T, keys map[string]string) map[string]*family {
 	keys["listen"], keys["admin.listen"], keys["gc.interval"] = "127.0.0.1:0", admin, "50ms"
 	url := serving(t, keys)
 	use(t, url)
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		all := families(t, fetch(t, "http://"+admin+"/metrics"))
 		if all["berth_uploads_open"] != nil && all["berth_job_last_success_timestamp_seconds"] != nil {
 			return all
