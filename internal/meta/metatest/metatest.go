@@ -42,8 +42,7 @@ func common() []testCase {
 		uploadCases, leaseCases, collectCases, deadCases, checkCases, concurrentCases,
 		organizationCases, projectCases, memberCases, userCases, groupCases, keyCases, trustCases, planCases,
 		usageCases, quotaCases, renameCases, projectDeleteCases, purgeCases, ownerCases, recordCases,
-		rateCases, auditCases, claimCases, loginCases, tokenCases, observeCases, backlogCases, randomCases)
-		rateCases, auditCases, claimCases, loginCases, tokenCases, jobCases, randomCases)
+		rateCases, auditCases, claimCases, loginCases, tokenCases, jobCases, observeCases, backlogCases, randomCases)
 }
 
 func runCases(t *testing.T, cases []testCase, open func(t *testing.T, o meta.Options) *meta.DB, shared bool) {
