@@ -291,6 +291,8 @@ func TestPostgresReadOnly(t *testing.T) {
 		}
 	}
 	unavailable(t, w.writes(s))
+	w.ask("GET", "/auth/token?scope=repository:fault/app:pull", nil).is(t, 200)
+	w.alive("")
 	w.postgres.sql(`ALTER SYSTEM RESET default_transaction_read_only`)
 	w.postgres.sql(`SELECT pg_reload_conf()`)
 	w.whole(s)
@@ -418,7 +420,7 @@ func (w *world) settles(before float64) {
 // TestHundredFaults breaks both engines a hundred times: nothing is left of it.
 func TestHundredFaults(t *testing.T) {
 	w := newWorld(t, "BERTH_STORAGE_S3_REDIRECT=never", "BERTH_METADATA_POSTGRES_CONNECTIONS=8",
-		"BERTH_METADATA_POSTGRES_TIMEOUT=3s", "BERTH_STORAGE_S3_TIMEOUT=2s")
+		"BERTH_METADATA_POSTGRES_TIMEOUT=3s", "BERTH_STORAGE_S3_TIMEOUT=3s")
 	s := w.stock()
 	if err := w.api.checkBlob("fault/app", s.blob.Digest, s.blob.Size); err != nil {
 		t.Fatal(err)

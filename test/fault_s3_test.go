@@ -14,7 +14,7 @@ import (
 )
 
 // streaming makes berth send blobs itself, and give up soon enough for tests.
-var streaming = []string{"BERTH_STORAGE_S3_REDIRECT=never", "BERTH_STORAGE_S3_TIMEOUT=2s"}
+var streaming = []string{"BERTH_STORAGE_S3_REDIRECT=never", "BERTH_STORAGE_S3_TIMEOUT=3s"}
 
 // withoutS3 wants all to be served that needs no bucket, and 503 in bounded time
 // for the rest.
@@ -34,6 +34,12 @@ func (w *world) withoutS3(s stock) {
 		{"POST", "/v2/fault/app/blobs/uploads/?digest=" + small.digest(), small.bytes()},
 		{"PATCH", s.session, large.bytes()},
 	}))
+	if begun, err := w.api.startUpload("fault/app"); err != nil {
+		w.t.Errorf("an upload begins without the bucket: %v", err)
+	} else {
+		w.ask("PATCH", begun, small.from(0)).is(w.t, 202)
+		w.ask("PUT", begun+"?digest="+small.digest(), nil).unavailable(w.t)
+	}
 	w.ask("POST", "/v2/fault/other/blobs/uploads/?mount="+s.blob.Digest+"&from=fault/app", nil).is(w.t, 201)
 	w.alive("") // other replicas could do no more
 	status, body := w.probe("/readyz")
@@ -82,7 +88,7 @@ func TestS3Silent(t *testing.T) {
 
 // TestS3Redirects: where clients go to the bucket, berth needs it for pushes only.
 func TestS3Redirects(t *testing.T) {
-	w := newWorld(t, "BERTH_STORAGE_S3_TIMEOUT=2s")
+	w := newWorld(t, "BERTH_STORAGE_S3_TIMEOUT=3s")
 	s := w.stock()
 	w.toS3.refuse()
 	for _, r := range w.reads(s) {
