@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -132,7 +134,7 @@ func TestPostgresGone(t *testing.T) {
 			t.Errorf("%s: no Retry-After", path)
 		}
 	}
-	w.ask("GET", "/v2/", nil).is(t, 200) // needs no database
+	w.ask("GET", "/v2/", nil).unavailable(t)
 	w.alive("database")
 	w.postgres.start()
 	w.toPG.pass()
@@ -221,14 +223,15 @@ func TestPostgresRestarts(t *testing.T) {
 }
 
 // pushPatiently pushes a blob in two chunks and repeats what gets 503, as often
-// as needed, asking where the session stands.
+// as needed, asking where the session stands. 416 says that the request before
+// has not given the session back yet.
 func (w *world) pushPatiently(name string, content stuff) (refused int, err error) {
 	end := time.Now().Add(40 * time.Second)
 	again := func(err error) bool {
 		var status *statusError
 		refused++
 		time.Sleep(50 * time.Millisecond)
-		return errors.As(err, &status) && status.got == 503 && time.Now().Before(end)
+		return errors.As(err, &status) && (status.got == 503 || status.got == 416) && time.Now().Before(end)
 	}
 	var path string
 	for {
@@ -288,26 +291,170 @@ func TestPostgresReadOnly(t *testing.T) {
 		}
 	}
 	unavailable(t, w.writes(s))
-	w.postgres.sql(`SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only`)
+	w.ask("GET", "/auth/token?scope=repository:fault/app:pull", nil).is(t, 200)
+	w.alive("")
+	w.postgres.sql(`ALTER SYSTEM RESET default_transaction_read_only`)
 	w.postgres.sql(`SELECT pg_reload_conf()`)
 	w.whole(s)
 }
 
-// TestPostgresFull fills the disk of the server: what is there can be read.
+// TestPostgresFull fills the disk of the server: what is there can be read, what
+// does not fit is refused with 507, and all goes on when there is room.
 func TestPostgresFull(t *testing.T) {
-	t.Skip("see below")
+	w := newWorld(t, smallDisk)
+	s := w.stock()
+	filler := filepath.Join(w.postgres.dir, "filler")
+	fill(t, filler, 0)
+	r := &repo{t, w.api, "fault/app"}
+	for _, digest := range pushUntilFull(t, r, s.image) {
+		if _, _, err := w.api.manifest("fault/app", digest); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, r := range w.reads(s) {
+		if r.err != nil || r.status >= 400 {
+			t.Errorf("%s: %d %v %s", r.what, r.status, r.err, r.body)
+		}
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	w.whole(s)
 }
 
-// TestPostgresConnections takes all of the server's connections away: those that
-// berth has serve on, and the rest is had again when they are given back.
+// TestPostgresConnections takes all of the server's connections away, and gives
+// them back.
 func TestPostgresConnections(t *testing.T) {
 	w := newWorld(t)
 	s := w.stock()
-	w.toPG.reset() // berth has none
-	hogs := w.hog(t)
-	for _, r := range w.all([]request{{"GET", "/v2/fault/app/tags/list", nil}, {"GET", "/v2/_catalog", nil}}) {
-		r.unavailable(t)
+	giveBack := w.postgres.occupy()
+	w.toPG.reset() // berth has none now
+	time.Sleep(100 * time.Millisecond)
+	again := w.postgres.occupy()
+	unavailable(t, w.all([]request{{"GET", "/v2/fault/app/tags/list", nil}, {"GET", "/v2/_catalog", nil}, {"POST", "/v2/fault/app/blobs/uploads/", nil}}))
+	w.book.says(t, "too many clients")
+	giveBack()
+	again()
+	w.whole(s)
+}
+
+// TestStorm lets many clients repeat what fails, all the time of an outage, and
+// at once when it is over: memory, goroutines and connections stay bounded.
+func TestStorm(t *testing.T) {
+	w := newWorld(t, "BERTH_METADATA_POSTGRES_TIMEOUT=3s")
+	w.stock()
+	before := w.metric("go_goroutines")
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	var served, refused atomic.Int64
+	var slowest atomic.Int64
+	for range 200 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				r := w.ask("GET", "/v2/fault/app/manifests/v1", nil)
+				switch {
+				case r.err == nil && r.status == 200:
+					served.Add(1)
+				case r.err == nil && r.status == 503:
+					refused.Add(1)
+				default:
+					t.Errorf("%s: %d %v %s", r.what, r.status, r.err, r.body)
+					return
+				}
+				for old := slowest.Load(); int64(r.took) > old && !slowest.CompareAndSwap(old, int64(r.took)); old = slowest.Load() {
+				}
+				time.Sleep(20 * time.Millisecond) // far less than Retry-After asks for
+			}
+		})
 	}
-	hogs()
+	time.Sleep(500 * time.Millisecond)
+	w.toPG.freeze()
+	time.Sleep(8 * time.Second) // longer than the first of them wait
+	during, memory := w.metric("go_goroutines"), w.peakMemory(t)
+	opened := w.toPG.count()
+	w.toPG.reset()
+	w.toPG.pass()
+	back := served.Load()
+	w.soon(func() error {
+		if served.Load() < back+400 {
+			return errors.New("few are served")
+		}
+		return nil
+	})
+	close(stop)
+	clients.Wait()
+	t.Logf("%d served, %d refused, the slowest after %v; %.0f goroutines before, %.0f during; %d MiB; %d connections to the database in all",
+		served.Load(), refused.Load(), time.Duration(slowest.Load()).Round(time.Millisecond), before, during, w.peakMemory(t)>>20, w.toPG.count())
+	if refused.Load() < 600 || time.Duration(slowest.Load()) > within {
+		t.Error("clients were kept waiting")
+	}
+	if grown := w.peakMemory(t) - memory; grown > 64<<20 {
+		t.Errorf("%d MiB more after the outage than in it", grown>>20)
+	}
+	if now := w.toPG.count(); now-opened > 200 {
+		t.Errorf("%d connections were opened when it was over: the pool is not bounded", now-opened)
+	}
+	w.settles(before)
+}
+
+// settles wants no more goroutines than before, give or take a few, once what
+// was under way has ended.
+func (w *world) settles(before float64) {
+	w.t.Helper()
+	w.api.http.CloseIdleConnections()
+	var now float64
+	for range 300 {
+		if now = w.metric("go_goroutines"); now <= before+40 {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	w.t.Errorf("%.0f goroutines, %.0f before the faults", now, before)
+}
+
+// TestHundredFaults breaks both engines a hundred times: nothing is left of it.
+func TestHundredFaults(t *testing.T) {
+	w := newWorld(t, "BERTH_STORAGE_S3_REDIRECT=never", "BERTH_METADATA_POSTGRES_CONNECTIONS=8",
+		"BERTH_METADATA_POSTGRES_TIMEOUT=3s", "BERTH_STORAGE_S3_TIMEOUT=3s")
+	s := w.stock()
+	if err := w.api.checkBlob("fault/app", s.blob.Digest, s.blob.Size); err != nil {
+		t.Fatal(err)
+	}
+	before := w.metric("go_goroutines")
+	for i := range 100 {
+		p := []*proxy{w.toPG, w.toS3}[i%2]
+		switch i / 2 % 4 {
+		case 0:
+			p.reset()
+		case 1:
+			p.refuse()
+		case 2:
+			p.freeze()
+		case 3:
+			p.cut(500, 500)
+		}
+		var requests sync.WaitGroup
+		for j := range 4 {
+			requests.Go(func() {
+				w.ask("GET", "/v2/fault/app/blobs/"+s.blob.Digest, nil)
+				content := stuff{uint64(i*10 + j), 1000}
+				w.ask("POST", "/v2/fault/app/blobs/uploads/?digest="+content.digest(), bytes.NewReader(content.bytes()))
+			})
+		}
+		time.Sleep(20 * time.Millisecond)
+		p.cut(0, 0)
+		p.pass()
+		requests.Wait()
+	}
+	if err := w.api.checkBlob("fault/app", s.blob.Digest, s.blob.Size); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%.0f goroutines before, %.0f after", before, w.metric("go_goroutines"))
+	w.settles(before)
 	w.whole(s)
 }

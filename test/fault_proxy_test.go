@@ -212,7 +212,7 @@ func (w *wire) pump(to, from *net.TCPConn, limit *int64) {
 		}
 		w.p.mu.Unlock()
 		if cut {
-			to.Write(buf[:int64(n)-over])
+			to.Write(buf[:max(0, int64(n)-over)])
 			// A reset overtakes bytes that the other side has not read yet.
 			time.Sleep(50 * time.Millisecond)
 			w.p.mu.Lock()

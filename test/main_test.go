@@ -7,6 +7,7 @@
 package test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -40,6 +41,9 @@ func run(m *testing.M) int {
 	if shared.server, err = start(filepath.Join(dir, "data")); err != nil {
 		return report(err)
 	}
+	if err := sideBySide(); err != nil {
+		return report(err)
+	}
 	code := m.Run()
 	if err := shared.server.terminate(); err != nil {
 		code = report(fmt.Errorf("the server of the client tests: %w", err))
@@ -55,6 +59,13 @@ func run(m *testing.M) int {
 	}
 	printClients()
 	return code
+}
+
+// sideBySide lets tests that are parallel be so beyond the processors: they
+// wait most of the time.
+func sideBySide() error {
+	flag.Parse()
+	return flag.Set("test.parallel", "10")
 }
 
 func report(err error) int {

@@ -3,6 +3,7 @@ package hosted
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"sync/atomic"
@@ -19,6 +20,8 @@ import (
 const (
 	leaseTTL   = 15 * time.Second
 	leaseRenew = leaseTTL / 3
+	leaseAgain = leaseTTL / 60 // what the database did not answer
+	freeWait   = 2 * time.Second
 )
 
 // upload is one caller's view of a session. The session itself is its row.
@@ -89,8 +92,8 @@ func (u *upload) commit(ctx context.Context, l *lease, h oci.Hash, d oci.Digest)
 				"the %d bytes received have digest %s, not %s; finish with that digest, or cancel and start anew", u.row.Size, got, d)
 		}
 	}
-	if l.lost() { // not every blob store keeps what another may have sealed since
-		return u.coded(meta.ErrLeased)
+	if err := l.lost(); err != nil { // not every blob store keeps what another may have sealed since
+		return u.coded(err)
 	}
 	err := u.r.blobs.Seal(ctx, u.row.ID, state(u.row))
 	if before := errors.Is(err, blob.ErrSealed); before || err == nil && !hashed {
@@ -107,7 +110,7 @@ func (u *upload) commit(ctx context.Context, l *lease, h oci.Hash, d oci.Digest)
 		return u.coded(err)
 	}
 	if !kept {
-		u.r.free(ctx, meta.DeadObject{Key: u.row.ID}) // what fails is left to Collect
+		u.free(ctx, meta.DeadObject{Key: u.row.ID})
 	}
 	return nil
 }
@@ -145,9 +148,22 @@ func (u *upload) drop(ctx context.Context) error {
 		return err
 	}
 	u.dropped = true
-	// What fails is left to Collect.
-	u.r.free(ctx, meta.DeadObject{Key: u.row.ID, Unsealed: true, Size: u.row.Size, State: u.row.State})
+	u.free(ctx, meta.DeadObject{Key: u.row.ID, Unsealed: true, Size: u.row.Size, State: u.row.State})
 	return nil
+}
+
+// free frees bytes that no row names any more, without keeping the client for
+// long. What fails is left to Collect.
+func (u *upload) free(ctx context.Context, o meta.DeadObject) {
+	freed := make(chan struct{})
+	go func() {
+		defer close(freed)
+		u.r.free(ctx, o)
+	}()
+	select {
+	case <-freed:
+	case <-time.After(freeWait):
+	}
 }
 
 // receive streams r behind what is stored, through the hash. With received
@@ -203,11 +219,23 @@ func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context,
 	return fn(ctx, l)
 }
 
-// release gives the lease back, also for a client that has gone. If that
-// fails, the lease runs out by itself.
+// release gives the lease back, also for a client that has gone. While the
+// database is not available that is tried again, for the client will come back;
+// then the lease runs out by itself.
 func (u *upload) release(ctx context.Context, l *lease) {
 	l.stop()
-	u.r.db.ReleaseUpload(context.WithoutCancel(ctx), u.row.ID, u.row.Version)
+	ctx, db, id, version := context.WithoutCancel(ctx), u.r.db, u.row.ID, u.row.Version
+	if !errors.Is(db.ReleaseUpload(ctx, id, version), meta.ErrUnavailable) {
+		return
+	}
+	go func() {
+		for end := time.Now().Add(leaseTTL); time.Now().Before(end); {
+			time.Sleep(leaseAgain)
+			if !errors.Is(db.ReleaseUpload(ctx, id, version), meta.ErrUnavailable) {
+				return
+			}
+		}
+	}()
 }
 
 func (u *upload) coded(err error) error {
@@ -250,6 +278,9 @@ func holdLease(db Metadata, row meta.Upload, asked time.Time) *lease {
 			case errors.Is(err, meta.ErrLeased):
 				l.until.Store(new(time.Time))
 				return
+			case errors.Is(err, meta.ErrUnavailable):
+				timer.Reset(leaseAgain)
+				continue
 			}
 			timer.Reset(leaseRenew)
 		}
@@ -258,8 +289,23 @@ func holdLease(db Metadata, row meta.Upload, asked time.Time) *lease {
 }
 
 func (l *lease) extend(asked time.Time) { l.until.Store(new(asked.Add(leaseTTL))) }
-func (l *lease) lost() bool             { return time.Now().After(*l.until.Load()) }
-func (l *lease) stop()                  { close(l.quit) }
+
+// lost is why its holder must not go on; nil: it may. A lease that ran out while
+// nobody could be asked may be another's or not: the client finds out by trying.
+func (l *lease) lost() error {
+	until := *l.until.Load()
+	switch {
+	case until.IsZero():
+		return meta.ErrLeased
+	case time.Now().After(until):
+		return errLeaseOver
+	}
+	return nil
+}
+
+var errLeaseOver = fmt.Errorf("%w: the lease of the upload could not be renewed in time", meta.ErrUnavailable)
+
+func (l *lease) stop() { close(l.quit) }
 
 // errTooLarge: the blob will have more bytes than the project's plan allows.
 var errTooLarge = errors.New("blob too large for the project's plan")
@@ -275,8 +321,8 @@ type hashingReader struct {
 }
 
 func (r *hashingReader) Read(p []byte) (int, error) {
-	if r.lease.lost() {
-		return 0, meta.ErrLeased
+	if err := r.lease.lost(); err != nil {
+		return 0, err
 	}
 	n, err := r.r.Read(p)
 	if int64(n) > r.room-r.n {

@@ -15,7 +15,15 @@ const generationAge = 500 * time.Millisecond
 type generation struct {
 	value atomic.Int64
 	asked atomic.Int64 // when the database was last asked, in its milliseconds
-	mu    sync.Mutex   // held while asking
+	mu    sync.Mutex
+	now   *asking // nil: nobody asks
+}
+
+// asking is one question to the database, for all who wait for its answer. One
+// after the other they would wait for ever longer while none comes.
+type asking struct {
+	done chan struct{}
+	err  error
 }
 
 // Generation is raised by every change that access depends on: what was read
@@ -23,15 +31,39 @@ type generation struct {
 // show at once, those of others within half a second.
 func (db *DB) Generation(ctx context.Context) (int64, error) {
 	if db.shared && db.stale() {
-		db.gen.mu.Lock()
-		defer db.gen.mu.Unlock()
-		if db.stale() {
-			if err := db.readGeneration(ctx); err != nil {
-				return 0, err
-			}
+		if err := db.askTogether(ctx); err != nil {
+			return 0, err
 		}
 	}
 	return db.gen.value.Load(), nil
+}
+
+// askTogether asks for the generation, or waits for who does.
+func (db *DB) askTogether(ctx context.Context) error {
+	db.gen.mu.Lock()
+	if !db.stale() {
+		db.gen.mu.Unlock()
+		return nil
+	}
+	a := db.gen.now
+	if a == nil {
+		a = &asking{done: make(chan struct{})}
+		db.gen.now = a
+		go func() { // for all: not cut short with the first that leaves
+			a.err = db.readGeneration(context.WithoutCancel(ctx))
+			db.gen.mu.Lock()
+			defer db.gen.mu.Unlock()
+			db.gen.now = nil
+			close(a.done)
+		}()
+	}
+	db.gen.mu.Unlock()
+	select {
+	case <-a.done:
+		return a.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // CatchUp asks for the generation now, so that look-ups that begin when it has

@@ -14,40 +14,57 @@ import (
 const (
 	probeEvery   = 250 * time.Millisecond // while the server does not answer
 	probeTimeout = 3 * time.Second
+	probeWait    = probeEvery + 150*time.Millisecond // of a call, for the outage to end
 )
 
 // outage is what this process knows of a server that does not answer. While it
-// stands, calls fail at once rather than each waiting until its own time is
-// over: clients learn soon that they must come back, and those that wait do not
-// pile up. One connection tries whether it has ended.
+// stands, calls fail after one more probe rather than each waiting until its own
+// time is over: clients learn soon that they must come back, and those that wait
+// do not pile up. One connection tries whether it has ended.
 type outage struct {
-	answered atomic.Int64          // when the server last said something, in nanoseconds since began
-	began    time.Time             // a clock that never goes back
-	standing atomic.Pointer[error] // nil: none
+	answered atomic.Int64             // when the server last said something, in nanoseconds since began
+	began    time.Time                // a clock that never goes back
+	silence  time.Duration            // that no statement needs
+	standing atomic.Pointer[standing] // nil: none
 	probing  sync.WaitGroup
 	ctx      context.Context // ends with the engine
 	end      context.CancelFunc
 }
 
-func newOutage() *outage {
-	o := &outage{began: time.Now()}
+func newOutage(silence time.Duration) *outage {
+	o := &outage{began: time.Now(), silence: silence}
 	o.ctx, o.end = context.WithCancel(context.Background())
 	return o
 }
 
 func (o *outage) now() int64 { return int64(time.Since(o.began)) }
 
-// err is why calls fail now; nil: they need not.
-func (o *outage) err() error {
-	if p := o.standing.Load(); p != nil {
-		return *p
+type standing struct {
+	err  error
+	over chan struct{} // closed at its end
+}
+
+// wait is why a call fails now; nil: it need not.
+func (o *outage) wait(ctx context.Context) error {
+	s := o.standing.Load()
+	if s == nil {
+		return nil
 	}
-	return nil
+	timer := time.NewTimer(probeWait)
+	defer timer.Stop()
+	select {
+	case <-s.over:
+		return nil
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	return s.err
 }
 
 // heard takes how an attempt ended that began at start; last says that it will
 // not be made again. An outage begins if the server has said nothing to anybody
-// since: a single connection may break, or be slow.
+// since, or for as long as a statement may take: a single connection may break,
+// or be slow.
 func (o *outage) heard(start int64, err error, last bool, probe func(context.Context) error) {
 	silent := err != nil && (lost(err) || isLate(err))
 	switch {
@@ -56,18 +73,20 @@ func (o *outage) heard(start int64, err error, last bool, probe func(context.Con
 	case !silent:
 		o.answered.Store(o.now())
 		return
-	case !last && !isLate(err), o.answered.Load() >= start, o.ctx.Err() != nil:
+	case !last && !isLate(err), o.ctx.Err() != nil:
+		return
+	case o.answered.Load() >= start && time.Duration(o.now()-o.answered.Load()) < o.silence:
 		return
 	}
 	err = fmt.Errorf("%w: it has not answered for %v, and is asked again every %v: %w",
 		ErrUnavailable, time.Duration(o.now()-o.answered.Load()).Round(time.Millisecond), probeEvery, err)
-	if o.standing.CompareAndSwap(nil, &err) {
-		o.probing.Go(func() { o.probe(probe) })
+	if s := (&standing{err, make(chan struct{})}); o.standing.CompareAndSwap(nil, s) {
+		o.probing.Go(func() { o.probe(s, probe) })
 	}
 }
 
 // probe ends the outage when the server answers again.
-func (o *outage) probe(ask func(context.Context) error) {
+func (o *outage) probe(s *standing, ask func(context.Context) error) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for {
@@ -82,6 +101,7 @@ func (o *outage) probe(ask func(context.Context) error) {
 		if !lost(err) && !isLate(err) && o.ctx.Err() == nil {
 			o.answered.Store(o.now())
 			o.standing.Store(nil)
+			close(s.over)
 			return
 		}
 	}

@@ -61,11 +61,12 @@ func openPostgres(ctx context.Context, o Options) (*postgresEngine, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "berth"
 	}
-	e := &postgresEngine{config: config, timeout: o.Timeout, outage: newOutage(), hear: o.Observe}
+	e := &postgresEngine{config: config, timeout: o.Timeout, hear: o.Observe}
 	if e.timeout == 0 && o.Existing {
 		e.timeout = checkTimeout
 	}
 	e.timeout = cmp.Or(e.timeout, postgresTimeout)
+	e.outage = newOutage(e.timeout)
 	if err := e.open(ctx, config, o); err != nil {
 		e.close()
 		return nil, fmt.Errorf("PostgreSQL database %q on %s: %w", config.Database, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))), classify(err))
@@ -238,7 +239,7 @@ func (e *postgresEngine) query(ctx context.Context, query string, args []any) (l
 	}
 	limited, cancel := e.limit(ctx)
 	for try := 1; ; try++ {
-		if err := e.outage.err(); err != nil {
+		if err := e.outage.wait(ctx); err != nil {
 			cancel()
 			return nil, err
 		}

@@ -44,7 +44,7 @@ func (e *postgresEngine) write(ctx context.Context, k kind, fn func(*tx) error) 
 	limited, cancel := e.limit(ctx)
 	defer cancel()
 	for try := 1; ; try++ {
-		if err := e.outage.err(); err != nil {
+		if err := e.outage.wait(ctx); err != nil {
 			return err
 		}
 		start := e.outage.now()

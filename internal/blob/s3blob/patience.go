@@ -24,6 +24,13 @@ type patient struct {
 	timeout time.Duration
 }
 
+// When the last byte of a body was taken, so many may still wait in the kernel's
+// buffers, to be sent as slowly as that, in bytes of a second.
+const (
+	underway = 4 << 20
+	slowest  = 256 << 10
+)
+
 // A POST names up to ten thousand parts to assemble, or a thousand objects to
 // delete, and is answered when that is done.
 const (
@@ -41,7 +48,7 @@ func (p patient) Do(r *http.Request) (*http.Response, error) {
 	w.begin()
 	r = r.WithContext(ctx)
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &sentBody{r.Body, w}
+		r.Body = &sentBody{r.Body, w, r.ContentLength, time.Duration(min(max(0, r.ContentLength), underway)/slowest) * time.Second}
 	}
 	resp, err := p.HTTPClient.Do(r)
 	w.stop()
@@ -66,15 +73,18 @@ type watch struct {
 	over  bool
 }
 
-func (w *watch) begin() {
+func (w *watch) begin() { w.beginWith(0) }
+
+// beginWith allows for more than the limit.
+func (w *watch) beginWith(more time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case w.over:
 	case w.timer == nil:
-		w.timer = time.AfterFunc(w.limit, w.end)
+		w.timer = time.AfterFunc(w.limit+more, w.end)
 	default:
-		w.timer.Reset(w.limit)
+		w.timer.Reset(w.limit + more)
 	}
 }
 
@@ -98,12 +108,18 @@ func (w *watch) stop() {
 // waits for the answer.
 type sentBody struct {
 	io.ReadCloser
-	w *watch
+	w    *watch
+	left int64         // bytes that were not taken yet
+	more time.Duration // for the answer, when all were
 }
 
 func (b *sentBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.w.begin()
+	if b.left -= int64(n); b.left > 0 {
+		b.w.begin()
+	} else {
+		b.w.beginWith(b.more)
+	}
 	return n, err
 }
 

@@ -35,7 +35,7 @@ const (
 	DefaultTotal  = 384 << 20
 
 	defaultAttempts = 8
-	defaultBackoff  = 10 * time.Second
+	defaultBackoff  = 5 * time.Second
 	defaultTimeout  = 10 * time.Second
 )
 
@@ -89,7 +89,7 @@ type Options struct {
 	// StorageClass of the objects. Default: the bucket's.
 	StorageClass string
 	// Attempts at one request, the first included, and the longest wait
-	// between two. Default: 8, 10 seconds.
+	// between two. Default: 8, 5 seconds.
 	Attempts int
 	Backoff  time.Duration
 	// Timeout is how long the service may be silent: take no byte, or give
@@ -217,7 +217,7 @@ func (s *Store) configure(c *s3.Options) {
 	c.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 	c.Retryer = bounded{retry.NewStandard(func(r *retry.StandardOptions) {
 		r.MaxAttempts = s.o.Attempts
-		r.MaxBackoff = s.o.Backoff
+		r.MaxBackoff = min(s.o.Backoff, s.o.Timeout/2)
 		r.RateLimiter = ratelimit.None // attempts are bounded; uploads must not spend each other's
 	}), s.o.Timeout}
 	c.APIOptions = append(c.APIOptions, startClock)
