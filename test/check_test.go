@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestCheck wants berth check to see a changed and a missing file, and to say
-// which repository and digest they hurt.
+// TestCheck wants berth check to see a short and a missing file, and a changed one
+// where it reads the bytes, and to say which repository and digest they hurt.
 func TestCheck(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	s := mustStart(t, data)
@@ -34,6 +34,12 @@ func TestCheck(t *testing.T) {
 			t.Fatal(err)
 		}
 		out, err := check(data)
+		if name == "changed" {
+			if err != nil || !strings.Contains(out, "existence and sizes") {
+				t.Fatalf("bytes that nobody asked to be read: %v\n%s", err, out)
+			}
+			out, err = check(data, "--deep")
+		}
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out, "check/app") || !strings.Contains(out, d.Digest) {
 			t.Fatalf("%s file: want exit code 1 and the names of repository and digest: %v\n%s", name, err, out)
@@ -42,14 +48,14 @@ func TestCheck(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if out, err := check(data); err != nil {
+	if out, err := check(data, "--deep"); err != nil {
 		t.Fatalf("after the bytes came back: %v\n%s", err, out)
 	}
 }
 
 // check runs berth check.
-func check(data string) (output string, err error) {
-	out, err := berth("check", "--data", data).CombinedOutput()
+func check(data string, args ...string) (output string, err error) {
+	out, err := berth(append([]string{"check", "--data", data}, args...)...).CombinedOutput()
 	return string(out), err
 }
 

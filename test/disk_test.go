@@ -62,7 +62,7 @@ func TestDiskFull(t *testing.T) {
 	if err := s.terminate(); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := check(data); err != nil {
+	if out, err := check(data, "--deep"); err != nil {
 		t.Fatalf("berth check: %v\n%s", err, out)
 	}
 }

@@ -47,7 +47,7 @@ func TestKill(t *testing.T) {
 	if err := s.terminate(); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := check(data); err != nil {
+	if out, err := check(data, "--deep"); err != nil {
 		t.Fatalf("berth check after the kills: %v\n%s", err, out)
 	}
 }

@@ -16,6 +16,7 @@ import (
 const (
 	exitFailure = 1
 	exitUsage   = 2
+	exitNewer   = 3 // the database is of a newer release: starting again does not help
 )
 
 func main() {
@@ -35,7 +36,6 @@ func run(ctx context.Context, args []string, s app.Streams) int {
 	fmt.Fprintf(s.Err, "berth: %v\n", err)
 	if usage := (usageError{}); errors.As(err, &usage) {
 		fmt.Fprintf(s.Err, "Run '%s --help' for how it is used.\n", usage.command)
-		return exitUsage
 	}
-	return exitFailure
+	return exitCode(err)
 }

@@ -61,6 +61,7 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"address":      addressCommand,
 	"provider":     providerCommand,
 	"unprivileged": unprivilegedCommand,
+	"newer":        newerCommand,
 }
 
 // state is what the commands of one script share.

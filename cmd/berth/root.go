@@ -38,7 +38,7 @@ With no configuration it keeps its content in ./berth-data and listens on
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{err, c.CommandPath()}
 	})
-	addGroup(root, "Run a registry:", newServe(s), newCheck(s), newConfig(s), newAdmin(s), newVersion(s))
+	addGroup(root, "Run a registry:", newServe(s), newCheck(s), newGC(s), newMigrate(s), newConfig(s), newAdmin(s), newVersion(s))
 	addGroup(root, "Manage one from anywhere:", newLogin(s), newLogout(s), newWhoami(s),
 		newProject(s), newOrganization(s), newMember(s), newUser(s), newGroup(s),
 		newKey(s), newTrust(s), newPlan(s), newAudit(s), newToken(s))

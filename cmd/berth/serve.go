@@ -77,31 +77,3 @@ then prints the key of the user admin, once.`,
 	}
 	return c
 }
-
-func newCheck(s app.Streams) *cobra.Command {
-	var repair bool
-	c := &cobra.Command{
-		Use:   "check",
-		Short: "Check that the store is whole",
-		Long: `Hash every stored byte anew and hold the database against the files, both ways.
-Each problem is printed on a line with its repository and digest. The exit status
-is 1 when something is wrong. A running server is not disturbed.
-
-With --repair, a blob whose bytes are lost is taken out of service until a client
-pushes it again, lost upload sessions are cancelled, and files that belong to
-nothing are deleted.`,
-		Example: `  berth check
-  berth check --data /srv/berth --repair`,
-		Args: noArgs,
-	}
-	st := loadedBy(c, dataFlag)
-	c.Flags().BoolVar(&repair, "repair", false, "mend what can be mended")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		conf, err := st.load(c)
-		if err != nil {
-			return err
-		}
-		return app.Check(c.Context(), conf, repair, s)
-	}
-	return c
-}

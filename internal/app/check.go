@@ -17,12 +17,24 @@ import (
 // ErrFindings says that an integrity check was finished and found something.
 var ErrFindings = errors.New("the store is not whole")
 
+// CheckOptions of Check.
+type CheckOptions struct {
+	// Share of the blobs whose bytes are read and hashed anew, from 0 to 1.
+	Share  float64
+	Repair bool
+}
+
+// openExisting opens the database beside a server that may be running.
+func openExisting(ctx context.Context, c *config.Config) (*meta.DB, error) {
+	o := databaseOf(c)
+	o.Existing, o.Shared = true, true
+	return meta.Open(ctx, o)
+}
+
 // Check holds the store's rows against its bytes and prints what is wrong. It
 // takes no lock, so that it works beside a running server.
-func Check(ctx context.Context, c *config.Config, repair bool, s Streams) error {
-	db, err := meta.Open(ctx, meta.Options{
-		Path: c.Metadata.SQLite.Path, Postgres: c.Metadata.Postgres.URL, Existing: true, Shared: true,
-	})
+func Check(ctx context.Context, c *config.Config, o CheckOptions, s Streams) error {
+	db, err := openExisting(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -32,9 +44,9 @@ func Check(ctx context.Context, c *config.Config, repair bool, s Streams) error 
 		return err
 	}
 	findings, left := 0, 0
-	meter := newMeter(s.Err)
+	meter := &progressLine{line: newLine(s.Err), read: o.Share > 0}
 	checker := &hosted.Checker{
-		DB: db, Blobs: blobs, Repair: repair, Progress: meter.show,
+		DB: db, Blobs: blobs, Share: o.Share, Repair: o.Repair, Progress: meter.show,
 		Report: func(f hosted.Finding) {
 			findings++
 			if f.Repaired == "" {
@@ -51,11 +63,11 @@ func Check(ctx context.Context, c *config.Config, repair bool, s Streams) error 
 	}
 	done := meter.last.Done
 	fmt.Fprintf(s.Out, "checked %d manifests and %d blobs (%s): %d problems, %d repaired\n",
-		done.Manifests, done.Blobs, size(done.BlobBytes), findings, findings-left)
+		done.Manifests, done.Blobs, o.extent(done.BlobBytes), findings, findings-left)
 	switch {
 	case findings == 0:
 		return nil
-	case !repair:
+	case !o.Repair:
 		return fmt.Errorf("%w: %d problems; `berth check --repair` mends what can be mended", ErrFindings, findings)
 	}
 	return fmt.Errorf("%w: %d problems were found, %d of them repaired", ErrFindings, findings, findings-left)
@@ -76,35 +88,60 @@ func describe(f hosted.Finding) string {
 	return b.String()
 }
 
-// meter shows progress on a terminal, and nothing anywhere else.
-type meter struct {
+// extent says what was looked at.
+func (o CheckOptions) extent(read int64) string {
+	if o.Share == 0 {
+		return "existence and sizes"
+	}
+	return size(read) + " read"
+}
+
+// progressLine shows how far a check is.
+type progressLine struct {
+	*line
+	read bool // bytes too
+	last hosted.Progress
+}
+
+func (m *progressLine) show(p hosted.Progress) {
+	m.last = p
+	m.line.show(func() string {
+		text := fmt.Sprintf("manifests %d/%d, blobs %d/%d", p.Done.Manifests, p.Total.Manifests, p.Done.Blobs, p.Total.Blobs)
+		if m.read {
+			text += fmt.Sprintf(", %s of %s", size(p.Done.BlobBytes), size(p.Total.BlobBytes))
+		}
+		return text
+	})
+}
+
+// line is a line of a terminal that is written again and again. Anywhere else
+// nothing is.
+type line struct {
 	w     io.Writer // nil: not a terminal
 	shown time.Time
-	last  hosted.Progress
 }
 
-func newMeter(w io.Writer) *meter {
+func newLine(w io.Writer) *line {
 	if f, ok := w.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return &meter{w: w}
+			return &line{w: w}
 		}
 	}
-	return &meter{}
+	return &line{}
 }
 
-func (m *meter) show(p hosted.Progress) {
-	m.last = p
-	if m.w == nil || time.Since(m.shown) < 200*time.Millisecond {
+// show writes a text in place of the last, a few times in a second at most.
+func (l *line) show(text func() string) {
+	if l.w == nil || time.Since(l.shown) < 200*time.Millisecond {
 		return
 	}
-	m.shown = time.Now()
-	fmt.Fprintf(m.w, "\r\x1b[Kmanifests %d/%d, blobs %d/%d, %s of %s", p.Done.Manifests, p.Total.Manifests,
-		p.Done.Blobs, p.Total.Blobs, size(p.Done.BlobBytes), size(p.Total.BlobBytes))
+	l.shown = time.Now()
+	fmt.Fprint(l.w, "\r\x1b[K", text())
 }
 
-func (m *meter) clear() {
-	if m.w != nil && !m.shown.IsZero() {
-		fmt.Fprint(m.w, "\r\x1b[K")
+func (l *line) clear() {
+	if l.w != nil && !l.shown.IsZero() {
+		fmt.Fprint(l.w, "\r\x1b[K")
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 	"syscall"
 )
 
+// errInUse says that a folder has another owner.
+var errInUse = errors.New("is in use by another berth")
+
 // locks are the folders that this process owns, as their opened lock files. The
 // kernel drops them with the process, however that ends.
 type locks []*os.File
@@ -57,8 +60,8 @@ func lockFolder(dir string) (*os.File, error) {
 	switch {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		owner, _ := io.ReadAll(io.LimitReader(f, 200))
-		err = fmt.Errorf("the folder %s is in use by another berth (%s): stop that one, or choose another folder, with --data or in the configuration",
-			dir, strings.TrimSpace(string(owner)))
+		err = fmt.Errorf("the folder %s %w (%s): stop that one, or choose another folder, with --data or in the configuration",
+			dir, errInUse, strings.TrimSpace(string(owner)))
 	case err != nil:
 		err = fmt.Errorf("lock of folder %s: %w", dir, err)
 	default:

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/berth-registry/berth/internal/config"
-	"github.com/berth-registry/berth/internal/hosted"
 )
 
 // Limits of connections. Bodies have their own, which the front re-arms as
@@ -76,7 +75,7 @@ func Serve(ctx context.Context, c *config.Config, version string, s Streams) err
 	var background sync.WaitGroup
 	defer background.Wait() // before the store is closed
 	defer stop()
-	background.Go(func() { collectForever(ctx, st.registry, c.GC.Interval, log) })
+	background.Go(func() { site.jobs.Run(ctx) })
 	announce(s.Out, ln, srv.TLSConfig != nil)
 	warn(c, log)
 	return run(ctx, srv, ln, site.ready, requests, c.Shutdown.Delay, c.Shutdown.Grace, log)
@@ -133,27 +132,6 @@ func run(ctx context.Context, srv *http.Server, ln net.Listener, ready *readines
 		return err
 	}
 	return nil
-}
-
-// collectForever frees what is due, again and again.
-func collectForever(ctx context.Context, r *hosted.Registry, every time.Duration, log *slog.Logger) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		c, err := r.Collect(ctx)
-		switch {
-		case err != nil && ctx.Err() == nil:
-			log.Error("collection failed and will be tried again", "error", err)
-		case c != hosted.Collected{}:
-			log.Info("collected", "manifests", c.Manifests, "referrers", c.Referrers, "links", c.Links, "objects", c.Objects,
-				"bytes", c.Bytes, "uploads", c.Uploads, "projects", c.Projects, "swept", c.Swept)
-		}
-	}
 }
 
 func newLog(c *config.Config, w io.Writer) (*slog.Logger, error) {

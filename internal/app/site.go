@@ -22,6 +22,7 @@ import (
 	"github.com/berth-registry/berth/internal/clientaddr"
 	"github.com/berth-registry/berth/internal/config"
 	"github.com/berth-registry/berth/internal/directory"
+	"github.com/berth-registry/berth/internal/jobs"
 	"github.com/berth-registry/berth/internal/limit"
 	"github.com/berth-registry/berth/internal/manage"
 	"github.com/berth-registry/berth/internal/metrics"
@@ -51,6 +52,7 @@ type site struct {
 	trail     *recorder.Recorder
 	metrics   *metrics.Metrics
 	observe   registry.Observer // of metrics
+	jobs      *jobs.Runner      // which the caller of newSite runs
 	ready     *readiness
 	handler   http.Handler
 
@@ -74,6 +76,7 @@ func newSite(ctx context.Context, c *config.Config, st *store, version string, l
 	s.observe = s.metrics.Observer()
 	s.metrics.Counter("berth_audit_dropped_total", "Events that are missing in the audit trail, which could not keep up.",
 		func() float64 { return float64(s.trail.Dropped()) })
+	s.jobs = jobs.New(jobs.Options{Store: st.db, Log: log, Jobs: []jobs.Job{collecting(c, st, log), s.upkeeping()}})
 	root, err := s.routes()
 	if err != nil {
 		return nil, errors.Join(err, s.trail.Close(ctx))
@@ -81,7 +84,7 @@ func newSite(ctx context.Context, c *config.Config, st *store, version string, l
 	s.handler = clientaddr.New(c.TrustedProxies()).Handler(root)
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.background.Go(func() { s.limits.Run(ctx) })
-	s.background.Go(func() { s.upkeep(ctx) })
+	s.background.Go(func() { s.keepSigning(ctx) })
 	return s, nil
 }
 
@@ -108,10 +111,10 @@ func (s *site) knowCallers(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	jobs := oidc.NewWorkloads(oidc.WorkloadOptions{Store: db, Log: s.log})
+	workloads := oidc.NewWorkloads(oidc.WorkloadOptions{Store: db, Log: s.log})
 	s.callers = auth.NewAuthenticator(auth.Options{
 		Directory: s.directory, Tokens: s.tokens, Failures: db, TouchKeys: db.TouchKeys,
-		Open: s.open(), Exchange: jobs.Exchange, Log: s.log,
+		Open: s.open(), Exchange: workloads.Exchange, Log: s.log,
 	})
 	return nil
 }

@@ -24,6 +24,7 @@ type store struct {
 	blobs    blob.Store
 	inFolder bool // blobs are in one of the folders
 	registry *hosted.Registry
+	tally    tally    // of the collection under way
 	folders  []string // that are ours alone and must take writes
 }
 
@@ -73,7 +74,15 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 	if st.db, err = meta.Open(ctx, meta.Options{Path: c.Metadata.SQLite.Path, Postgres: c.Metadata.Postgres.URL}); err != nil {
 		return err
 	}
-	st.registry = hosted.New(st.db, st.blobs, hosted.Options{
+	o := registryOptions(c)
+	o.OnCollect = st.tally.add
+	st.registry = hosted.New(st.db, st.blobs, o)
+	return nil
+}
+
+// registryOptions are those that c gives a registry.
+func registryOptions(c *config.Config) hosted.Options {
+	return hosted.Options{
 		Sparse: c.Sparse, UploadExpiry: c.Uploads.Expire, UnreferencedAge: c.GC.UnreferencedAfter,
 		ProjectRetention: c.Projects.Retention, Rate: c.CollectRate(),
 		SweepEvery: c.GC.SweepAfter, SweepAge: c.GC.SweepAfter,
@@ -82,8 +91,7 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 			return keep
 		},
 		Policy: c.RetentionName(),
-	})
-	return nil
+	}
 }
 
 // openBlobs opens the folder or the bucket.

@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"time"
+
+	"github.com/berth-registry/berth/internal/jobs"
 )
 
 const (
@@ -11,14 +13,14 @@ const (
 	repeatableIn = 24 * time.Hour // how long a create can be asked for again
 )
 
-// upkeep replaces what is to be replaced and forgets what is no longer needed,
-// now and every few minutes.
-func (s *site) upkeep(ctx context.Context) {
+// keepSigning replaces the key that signs tokens when it is old, now and every
+// few minutes. Every process does, for each has the keys in memory.
+func (s *site) keepSigning(ctx context.Context) {
 	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
 	for {
-		if err := s.maintain(ctx); err != nil && ctx.Err() == nil {
-			s.log.Error("upkeep failed and will be tried again", "error", err)
+		if err := s.tokens.Maintain(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("the keys that sign tokens could not be looked after; it will be tried again", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -28,25 +30,38 @@ func (s *site) upkeep(ctx context.Context) {
 	}
 }
 
-func (s *site) maintain(ctx context.Context) error {
-	if err := s.tokens.Maintain(ctx); err != nil {
-		return err
-	}
+// upkeeping is the job that forgets what is no longer needed.
+func (s *site) upkeeping() jobs.Job {
+	return jobs.Job{Name: "upkeep", Every: upkeepEvery, Run: func(ctx context.Context) (any, error) { return s.forget(ctx) }}
+}
+
+// forgotten counts what one run of forget removed.
+type forgotten struct {
+	Audit       int `json:"audit"`
+	Idempotency int `json:"idempotency"`
+	Refresh     int `json:"refresh"`
+}
+
+func (s *site) forget(ctx context.Context) (n forgotten, err error) {
 	now, db := time.Now(), s.store.db
 	for _, old := range []struct {
 		before time.Time
 		prune  func(context.Context, time.Time, int) (int, error)
+		sum    *int
 	}{
-		{now.Add(-s.config.Audit.Retention), db.PruneAudit},
-		{now.Add(-repeatableIn), db.PruneIdempotency},
-		{now, db.ExpireRefreshTokens},
+		{now.Add(-s.config.Audit.Retention), db.PruneAudit, &n.Audit},
+		{now.Add(-repeatableIn), db.PruneIdempotency, &n.Idempotency},
+		{now, db.ExpireRefreshTokens, &n.Refresh},
 	} {
-		for n := upkeepBatch; n == upkeepBatch; {
-			var err error
-			if n, err = old.prune(ctx, old.before, upkeepBatch); err != nil {
-				return err
+		for gone := upkeepBatch; gone == upkeepBatch; {
+			if err := ctx.Err(); err != nil {
+				return n, err
 			}
+			if gone, err = old.prune(ctx, old.before, upkeepBatch); err != nil {
+				return n, err
+			}
+			*old.sum += gone
 		}
 	}
-	return nil
+	return n, nil
 }

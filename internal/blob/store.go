@@ -82,6 +82,13 @@ type Store interface {
 	Check(ctx context.Context) error
 }
 
+// Prober is a Store that cannot Open what is not sealed, but tell whether the
+// bytes that a State says are stored are still there. Errors: ErrNotFound, where
+// some are lost.
+type Prober interface {
+	Probe(ctx context.Context, key string, s State) error
+}
+
 // Sweeper is a Store in which a crash may leave pieces of objects that were
 // never sealed, and that their State alone would not find.
 type Sweeper interface {

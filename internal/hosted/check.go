@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"time"
 
 	"github.com/berth-registry/berth/internal/blob"
@@ -27,6 +28,7 @@ type CheckedMetadata interface {
 	CheckDatabase(ctx context.Context) ([]string, error)
 	CheckBlobs(ctx context.Context, after oci.Digest, n int) ([]meta.CheckedBlob, error)
 	CheckManifests(ctx context.Context, repositoryID string, after oci.Digest, n int) ([]meta.CheckedManifest, error)
+	CheckKeys(ctx context.Context, after string, n int) ([]meta.CheckedKey, error)
 	CheckUploads(ctx context.Context, after string, n int) ([]meta.Upload, error)
 	LinkedBy(ctx context.Context, d oci.Digest, n int) ([]string, error)
 	BuryOrphan(ctx context.Context, key string) error
@@ -47,11 +49,15 @@ type Finding struct {
 // Progress of a check: what has been looked at, of how much.
 type Progress struct{ Done, Total meta.Totals }
 
-// Checker holds rows against bytes, both ways, and hashes every byte anew. It
-// changes nothing unless Repair is set, and works beside a running server.
+// Checker holds rows against bytes, both ways. It changes nothing unless Repair
+// is set, and works beside running servers: what looks wrong is looked at again
+// before it is reported, for pushes and collections go on meanwhile.
 type Checker struct {
-	DB       CheckedMetadata
-	Blobs    blob.Store
+	DB    CheckedMetadata
+	Blobs blob.Store
+	// Share of the blobs whose bytes are read and hashed anew, from 0 for none to
+	// 1 for all. Which ones is left to chance, another one with each run.
+	Share    float64
 	Repair   bool
 	Report   func(Finding)
 	Progress func(Progress) // may be nil; called often
@@ -65,7 +71,8 @@ func (c *Checker) Run(ctx context.Context) (err error) {
 	if c.progress.Total, err = c.DB.CheckTotals(ctx); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{c.database, c.manifests, c.blobs, c.uploads, c.objects, c.usage} {
+	c.progress.Total.BlobBytes = int64(float64(c.progress.Total.BlobBytes) * c.Share)
+	for _, step := range []func(context.Context) error{c.database, c.manifests, c.objects, c.uploads, c.blobs, c.usage} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -110,32 +117,42 @@ func (c *Checker) manifests(ctx context.Context) error {
 	}
 }
 
+// blobs hashes a share of the blobs. Whether they are there and of their size is
+// known by then.
 func (c *Checker) blobs(ctx context.Context) error {
+	if c.Share <= 0 {
+		return nil
+	}
 	for after := oci.Digest(""); ; {
 		page, err := c.DB.CheckBlobs(ctx, after, checkPage)
 		if err != nil || len(page) == 0 {
 			return err
 		}
 		for _, b := range page {
-			if err := c.blob(ctx, b); err != nil {
+			after = b.Digest
+			if b.Damaged || rand.Float64() >= c.Share {
+				continue
+			}
+			problem, lost := c.bytes(ctx, b)
+			if err := ctx.Err(); err != nil {
 				return err
 			}
-			after = b.Digest
+			if problem != "" {
+				if err := c.blob(ctx, b, problem, lost); err != nil {
+					return err
+				}
+			}
 		}
 	}
 }
 
-func (c *Checker) blob(ctx context.Context, b meta.CheckedBlob) error {
-	defer c.step(meta.Totals{Blobs: 1})
-	problem, lost := "its bytes were found damaged earlier; push it again", false
-	if !b.Damaged {
-		if problem, lost = c.bytes(ctx, b); problem == "" {
-			return ctx.Err()
-		}
-	}
-	if kind, _, err := c.DB.KeyOwner(ctx, b.Key); errors.Is(err, meta.ErrNotFound) || err == nil && kind != "blob" {
+// blob reports what is wrong with a blob, if it is still one.
+func (c *Checker) blob(ctx context.Context, b meta.CheckedBlob, problem string, lost bool) error {
+	kind, size, err := c.DB.KeyOwner(ctx, b.Key)
+	if errors.Is(err, meta.ErrNotFound) || err == nil && (kind != "blob" || size != b.Size) {
 		return nil // deleted while it was being checked
-	} else if err != nil {
+	}
+	if err != nil {
 		return err
 	}
 	repos, err := c.DB.LinkedBy(ctx, b.Digest, 10)
@@ -156,15 +173,19 @@ func (c *Checker) blob(ctx context.Context, b meta.CheckedBlob) error {
 	return nil
 }
 
-// bytes says what is wrong with a blob's bytes; "" for nothing. They are lost
-// where the store proves it; one that cannot be read now may be well tomorrow.
+// bytes says what is wrong with a blob's bytes; "" for nothing, or for what
+// objects has told. They are lost where the store proves it; one that cannot be
+// read now may be well tomorrow.
 func (c *Checker) bytes(ctx context.Context, b meta.CheckedBlob) (problem string, lost bool) {
 	if _, err := oci.ParseDigest(b.Digest.String()); err != nil {
-		return fmt.Sprintf("its row is corrupt: %v", err), false
+		return "", false
 	}
 	rc, err := c.Blobs.Open(ctx, b.Key, 0, b.Size)
+	if errors.Is(err, blob.ErrNotFound) {
+		return "", false
+	}
 	if err != nil {
-		return fmt.Sprintf("its bytes cannot be read: %v", err), errors.Is(err, blob.ErrNotFound)
+		return fmt.Sprintf("its bytes cannot be read: %v", err), false
 	}
 	defer rc.Close()
 	h := b.Digest.Algorithm().New()
@@ -172,12 +193,10 @@ func (c *Checker) bytes(ctx context.Context, b meta.CheckedBlob) (problem string
 	switch {
 	case ctx.Err() != nil:
 		return "", false
-	case errors.Is(err, io.ErrUnexpectedEOF) && c.endsAt(ctx, b.Key, n):
-		return fmt.Sprintf("%d bytes are stored, not %d", n, b.Size), true
+	case n != b.Size && c.endsAt(ctx, b.Key, n):
+		return "", false
 	case err != nil:
 		return fmt.Sprintf("its bytes cannot be read: %v", err), false
-	case n != b.Size:
-		return fmt.Sprintf("%d bytes are stored, not %d", n, b.Size), true
 	}
 	if got := b.Digest.Algorithm().FromHash(h); got != b.Digest {
 		return fmt.Sprintf("its bytes have digest %s", got), true
@@ -217,8 +236,9 @@ func (c *Checker) uploads(ctx context.Context) error {
 
 // upload checks that the bytes a session has acknowledged are there.
 func (c *Checker) upload(ctx context.Context, u meta.Upload) error {
-	if !c.endsAt(ctx, u.ID, u.Size-1) {
-		return ctx.Err()
+	lost, err := c.lostUpload(ctx, u)
+	if !lost || err != nil {
+		return err
 	}
 	f := Finding{Repositories: []string{u.Repository},
 		Problem: fmt.Sprintf("upload session %s has lost some of its %d bytes", u.ID, u.Size)}
@@ -238,26 +258,16 @@ func (c *Checker) upload(ctx context.Context, u meta.Upload) error {
 	return nil
 }
 
-// objects looks for bytes that no row names, or of another size than it says.
-func (c *Checker) objects(ctx context.Context) error {
-	for o, err := range c.Blobs.List(ctx, "") {
-		if err != nil {
-			return err
-		}
-		kind, size, err := c.DB.KeyOwner(ctx, o.Key)
-		switch {
-		case err == nil && kind == "blob" && o.Size > size:
-			c.Report(Finding{Problem: fmt.Sprintf("object %s has %d bytes, its blob %d", o.Key, o.Size, size)})
-		case err == nil || time.Since(o.Modified) < orphanAge:
-		case !errors.Is(err, meta.ErrNotFound):
-			return err
-		default:
-			if err := c.orphan(ctx, o); err != nil {
-				return err
-			}
-		}
+func (c *Checker) lostUpload(ctx context.Context, u meta.Upload) (lost bool, err error) {
+	store, ok := c.Blobs.(blob.Prober)
+	if !ok {
+		return c.endsAt(ctx, u.ID, u.Size-1), ctx.Err()
 	}
-	return ctx.Err()
+	err = store.Probe(ctx, u.ID, state(u))
+	if errors.Is(err, blob.ErrNotFound) {
+		return true, nil
+	}
+	return false, err
 }
 
 func (c *Checker) orphan(ctx context.Context, o blob.Object) error {

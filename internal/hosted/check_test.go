@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -34,7 +35,7 @@ func exists(t *testing.T, path string) bool {
 func (s *stack) check(t *testing.T, repair bool) []hosted.Finding {
 	t.Helper()
 	var findings []hosted.Finding
-	c := &hosted.Checker{DB: s.db, Blobs: s.blobs, Repair: repair, Report: func(f hosted.Finding) { findings = append(findings, f) }}
+	c := &hosted.Checker{DB: s.db, Blobs: s.blobs, Share: 1, Repair: repair, Report: func(f hosted.Finding) { findings = append(findings, f) }}
 	if err := c.Run(t.Context()); err != nil {
 		t.Fatalf("check: %v", err)
 	}
@@ -89,7 +90,7 @@ func TestCheckProgress(t *testing.T) {
 	s := newStack(t, hosted.Options{})
 	image := registrytest.PushImage(t, s, repo, "v1")
 	var last hosted.Progress
-	c := &hosted.Checker{DB: s.db, Blobs: s.blobs, Report: func(f hosted.Finding) { t.Errorf("found %+v", f) },
+	c := &hosted.Checker{DB: s.db, Blobs: s.blobs, Share: 1, Report: func(f hosted.Finding) { t.Errorf("found %+v", f) },
 		Progress: func(p hosted.Progress) { last = p }}
 	if err := c.Run(t.Context()); err != nil {
 		t.Fatal(err)
@@ -114,7 +115,7 @@ var damages = map[string]struct {
 		return os.WriteFile(path, content, 0o600)
 	}, "its bytes have digest sha256:"},
 	"truncated": {func(path string) error { return os.Truncate(path, 70) }, "70 bytes are stored, not 100"},
-	"missing":   {os.Remove, "cannot be read"},
+	"missing":   {os.Remove, "bytes are missing"},
 }
 
 func TestCheckDamagedBlob(t *testing.T) {
@@ -171,7 +172,7 @@ func TestCheckTooLong(t *testing.T) {
 	if err := os.Truncate(s.file(t, s.key(t, d)), 150); err != nil {
 		t.Fatal(err)
 	}
-	s.wantFinding(t, false, "", "has 150 bytes, its blob 100")
+	s.wantFinding(t, false, d, "has 150 bytes, its blob 100")
 }
 
 func TestCheckOrphans(t *testing.T) {
@@ -358,7 +359,7 @@ func TestCheckOvertaken(t *testing.T) {
 			t.Error(err)
 		}
 	}}
-	c := &hosted.Checker{DB: db, Blobs: s.blobs, Repair: true, Report: func(f hosted.Finding) { findings = append(findings, f) }}
+	c := &hosted.Checker{DB: db, Blobs: s.blobs, Share: 1, Repair: true, Report: func(f hosted.Finding) { findings = append(findings, f) }}
 	if err := c.Run(t.Context()); err != nil || len(findings) != 0 {
 		t.Errorf("check: %v, %+v; want neither", err, findings)
 	}
@@ -379,7 +380,7 @@ func TestCheckCancelled(t *testing.T) {
 	s := newStack(t, hosted.Options{})
 	registrytest.PushImage(t, s, repo)
 	ctx, cancel := context.WithCancel(t.Context())
-	c := &hosted.Checker{DB: s.db, Blobs: s.blobs, Repair: true, Report: func(f hosted.Finding) { t.Errorf("found %+v", f) },
+	c := &hosted.Checker{DB: s.db, Blobs: s.blobs, Share: 1, Repair: true, Report: func(f hosted.Finding) { t.Errorf("found %+v", f) },
 		Progress: func(hosted.Progress) { cancel() }}
 	if err := c.Run(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("check with a cancelled context: %v", err)
@@ -388,6 +389,12 @@ func TestCheckCancelled(t *testing.T) {
 
 // TestCheckBesidePushes repairs all the time while content comes and goes.
 func TestCheckBesidePushes(t *testing.T) {
+	for _, share := range []float64{0, 1} {
+		t.Run(fmt.Sprint(share), func(t *testing.T) { checkBesidePushes(t, share) })
+	}
+}
+
+func checkBesidePushes(t *testing.T, share float64) {
 	s := newStack(t, hosted.Options{})
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -398,7 +405,7 @@ func TestCheckBesidePushes(t *testing.T) {
 				return
 			default:
 			}
-			c := &hosted.Checker{DB: s.db, Blobs: s.blobs, Repair: true, Report: func(f hosted.Finding) { t.Errorf("found %+v", f) }}
+			c := &hosted.Checker{DB: s.db, Blobs: s.blobs, Share: share, Repair: true, Report: func(f hosted.Finding) { t.Errorf("found %+v", f) }}
 			if err := c.Run(t.Context()); err != nil {
 				t.Errorf("check: %v", err)
 			}

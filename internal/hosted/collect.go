@@ -29,7 +29,8 @@ type Collected struct {
 	Bytes     int64 `json:"bytes"`     // of the objects
 }
 
-func (c *Collected) add(o Collected) {
+// Add counts what another run, or a part of one, removed.
+func (c *Collected) Add(o Collected) {
 	c.Projects += o.Projects
 	c.Uploads += o.Uploads
 	c.Manifests += o.Manifests
@@ -93,7 +94,7 @@ func (c *collection) count(got Collected) {
 	if got == (Collected{}) {
 		return
 	}
-	c.sum.add(got)
+	c.sum.Add(got)
 	if c.o.OnCollect != nil {
 		c.o.OnCollect(got)
 	}

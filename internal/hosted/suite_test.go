@@ -36,8 +36,24 @@ type stack struct {
 
 func newStack(t *testing.T, o hosted.Options) *stack {
 	t.Helper()
-	s := &stack{path: metatest.File(t), folder: t.TempDir()}
-	s.db = openDB(t, meta.Options{Path: s.path, Now: func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }})
+	return newStackOn(t, o, meta.Options{Path: metatest.File(t)})
+}
+
+// eachEngine runs a test with the rows in a file and on a PostgreSQL server.
+func eachEngine(t *testing.T, run func(t *testing.T, open func(o hosted.Options) *stack)) {
+	t.Run("sqlite", func(t *testing.T) {
+		run(t, func(o hosted.Options) *stack { return newStack(t, o) })
+	})
+	t.Run("postgres", func(t *testing.T) {
+		run(t, func(o hosted.Options) *stack { return newStackOn(t, o, meta.Options{Postgres: metatest.URL(t)}) })
+	})
+}
+
+func newStackOn(t *testing.T, o hosted.Options, rows meta.Options) *stack {
+	t.Helper()
+	s := &stack{path: rows.Path, folder: t.TempDir()}
+	rows.Now = func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
+	s.db = openDB(t, rows)
 	files, err := fsblob.New(s.folder)
 	if err != nil {
 		t.Fatal(err)

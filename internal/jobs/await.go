@@ -11,7 +11,7 @@ import (
 // not nil, is told what its row says meanwhile.
 func Await(ctx context.Context, s Store, name string, after int64, seen func(meta.Job)) (meta.Job, error) {
 	for {
-		j, err := find(ctx, s, name)
+		j, err := Find(ctx, s, name)
 		if err != nil || j.Finished > after {
 			return j, err
 		}
@@ -26,8 +26,8 @@ func Await(ctx context.Context, s Store, name string, after int64, seen func(met
 	}
 }
 
-// find is a job's row; an empty one where there is none.
-func find(ctx context.Context, s Store, name string) (meta.Job, error) {
+// Find is a job's row; an empty one where there is none.
+func Find(ctx context.Context, s Store, name string) (meta.Job, error) {
 	rows, err := s.Jobs(ctx)
 	if err != nil {
 		return meta.Job{}, err

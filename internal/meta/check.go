@@ -114,6 +114,37 @@ func (db *DB) UploadVersion(ctx context.Context, id string) (version int64, err 
 	return version, err
 }
 
+// CheckedKey is an object as a row names it.
+type CheckedKey struct {
+	Key  string
+	Kind string // "blob", "upload" or "dead"
+	Size int64  // of a blob; 0 otherwise
+	// Of a blob:
+	Digest  oci.Digest
+	Damaged bool
+}
+
+// Blob is the row of a blob's object.
+func (k CheckedKey) Blob() CheckedBlob {
+	return CheckedBlob{Digest: k.Digest, Size: k.Size, Key: k.Key, Damaged: k.Damaged}
+}
+
+// CheckKeys lists up to n objects that rows name, in the order of their keys,
+// behind after.
+func (db *DB) CheckKeys(ctx context.Context, after string, n int) ([]CheckedKey, error) {
+	rows, err := db.query(ctx, `SELECT key, kind, size, digest, damaged FROM (
+		SELECT * FROM (SELECT key, 'blob' AS kind, size, digest, damaged FROM blobs WHERE key > $1 ORDER BY key LIMIT $2) b
+		UNION ALL SELECT * FROM (SELECT id, 'upload', 0, '', FALSE FROM uploads WHERE id > $1 ORDER BY id LIMIT $2) u
+		UNION ALL SELECT * FROM (SELECT key, 'dead', 0, '', FALSE FROM dead_objects WHERE key > $1 ORDER BY key LIMIT $2) d
+		) k ORDER BY key LIMIT $2`, after, n)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(r *sql.Rows) (k CheckedKey, err error) {
+		return k, r.Scan(&k.Key, &k.Kind, &k.Size, &k.Digest, &k.Damaged)
+	})
+}
+
 const ownerOfKey = `SELECT 'blob', size FROM blobs WHERE key = $1
 	UNION ALL SELECT 'upload', size FROM uploads WHERE id = $1
 	UNION ALL SELECT 'dead', 0 FROM dead_objects WHERE key = $1 LIMIT 1`

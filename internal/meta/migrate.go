@@ -26,9 +26,9 @@ func migrate(ctx context.Context, dialect goose.Dialect, pool *sql.DB, all fs.FS
 	}
 	switch {
 	case have > want:
-		return fmt.Errorf("schema version %d is newer than this binary knows (%d): run the newer release", have, want)
+		return fmt.Errorf("%w: version %d, and this one knows up to %d: run the newer release, or restore a backup of before", ErrNewer, have, want)
 	case have < want && check:
-		return fmt.Errorf("schema version %d is older than this binary's (%d): start `berth serve` once to bring it up to date", have, want)
+		return fmt.Errorf("schema version %d is older than this binary's (%d): run `berth migrate`, or start `berth serve` once, to bring it up to date", have, want)
 	case have == want:
 		return nil
 	}

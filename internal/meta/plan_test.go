@@ -20,7 +20,7 @@ import (
 var walks = []string{"SELECT p.name, COALESCE(u.storage, 0), COALESCE(u.repositories, 0), (", "INSERT INTO project_blobs (project_id, digest, links) SELECT",
 	"UPDATE uploads SET repository", "SELECT id FROM uploads WHERE (repository", "SELECT id, prefixes FROM keys",
 	"DELETE FROM plans", "DELETE FROM projects", "DELETE FROM organizations", "DELETE FROM users",
-	"SELECT COUNT(*)", "PRAGMA", "SELECT \"table\"", "SELECT r.name FROM links", "SELECT id FROM uploads WHERE updated_at"}
+	"SELECT key, kind, size", "SELECT COUNT(*)", "PRAGMA", "SELECT \"table\"", "SELECT r.name FROM links", "SELECT id FROM uploads WHERE updated_at"}
 
 // TestQueryPlans asks the engine how it answers every statement that the verbs
 // have prepared: none may walk a table or sort.
@@ -148,6 +148,7 @@ func callEveryVerb(ctx context.Context, db *DB) {
 	db.CheckBlobs(ctx, "", 10)
 	db.CheckManifests(ctx, "", "", 10)
 	db.CheckUploads(ctx, "", 10)
+	db.CheckKeys(ctx, "", 10)
 	db.LinkedBy(ctx, d, 10)
 	db.KeyOwner(ctx, "x")
 	db.BuryOrphan(ctx, "x")

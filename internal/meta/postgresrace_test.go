@@ -217,19 +217,7 @@ func TestRacePushAndDelete(t *testing.T) {
 	all := replicas(t, 2)
 	d := pushTo(t, all[0], "team/app", "blob")
 	m := manifestOf("team/app", "m", false, d)
-	put := func(t *tx) error {
-		at, err := all[0].place(t, "team/app")
-		if err != nil {
-			return err
-		}
-		if _, err := all[0].insertManifest(t, at.id, "", m); err != nil {
-			return err
-		}
-		if err := at.takeIn(t, m); err != nil {
-			return err
-		}
-		return all[0].loosen(t, at.id, m.Digest, true)
-	}
+	put := func(t *tx) error { return all[0].putManifest(t, "", m) }
 	var held *ReferencedError
 	err, other := during(t, all[0], put, func() error { return all[1].DeleteBlob(t.Context(), "team/app", d) })
 	if err != nil || !errors.As(other, &held) {
@@ -286,17 +274,7 @@ func TestRaceSparse(t *testing.T) {
 	pushTo(t, all[0], "team/app", "any")
 	m := manifestOf("team/app", "m", true, d)
 	err, other := during(t, all[0], func(t *tx) error {
-		at, err := all[0].place(t, "team/app")
-		if err != nil {
-			return err
-		}
-		if _, err := all[0].insertManifest(t, at.id, "", m); err != nil {
-			return err
-		}
-		if err := at.takeIn(t, m); err != nil {
-			return err
-		}
-		return all[0].loosen(t, at.id, m.Digest, true)
+		return all[0].putManifest(t, "", m)
 	}, func() error { _, err := all[1].Mount(t.Context(), "team/app", "team/other", d); return err })
 	if err != nil || other != nil {
 		t.Fatal(err, other)

@@ -176,26 +176,8 @@ func (db *DB) PutManifest(ctx context.Context, p PutManifest) error {
 		annotations = string(text)
 	}
 	return db.content(ctx, func(t *tx) error {
-		at, err := db.place(t, p.Repository)
-		if err != nil {
+		if err := db.putManifest(t, annotations, p); err != nil {
 			return err
-		}
-		isNew, err := db.insertManifest(t, at.id, annotations, p)
-		if err != nil {
-			return err
-		}
-		if isNew {
-			if err := at.takeIn(t, p); err != nil {
-				return err
-			}
-		}
-		if err := db.tag(t, at.id, p.Digest, p.Tags); err != nil {
-			return err
-		}
-		if len(p.Tags) == 0 {
-			if err := db.loosen(t, at.id, p.Digest, isNew); err != nil {
-				return err
-			}
 		}
 		return db.record(t, ctx, func(e *audit.Event) {
 			e.Action, e.Status = "manifest.write", 201
@@ -203,6 +185,26 @@ func (db *DB) PutManifest(ctx context.Context, p PutManifest) error {
 			e.Digest, e.Bytes = p.Digest.String(), int64(len(p.Content))
 		})
 	})
+}
+
+func (db *DB) putManifest(t *tx, annotations string, p PutManifest) error {
+	at, err := db.place(t, p.Repository)
+	if err != nil {
+		return err
+	}
+	isNew, err := db.insertManifest(t, at.id, annotations, p)
+	if err != nil {
+		return err
+	}
+	if isNew {
+		if err := at.takeIn(t, p); err != nil {
+			return err
+		}
+	}
+	if len(p.Tags) == 0 {
+		return db.loosen(t, at.id, p.Digest, isNew)
+	}
+	return db.tag(t, at.id, p.Digest, p.Tags)
 }
 
 // takeIn records what a manifest that has just been stored uses and holds.

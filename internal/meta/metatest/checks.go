@@ -1,6 +1,7 @@
 package metatest
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -108,6 +109,36 @@ var checkCases = []testCase{
 		}
 		if !slices.Equal(got, want) {
 			e.Errorf("sessions %v, want %v", got, want)
+		}
+	}},
+	{"check/keys", func(e *env) {
+		var want []string
+		for i := range 4 {
+			d, key := e.push(repo, fmt.Sprint("blob ", i))
+			want = append(want, fmt.Sprint(key, " blob 6 ", d, " ", i == 1))
+			if i == 1 {
+				e.damage(d, key)
+			}
+			gone, dead := e.push(repo, fmt.Sprint(i))
+			e.ok(e.db.DeleteBlob(e.Context(), repo, gone))
+			want = append(want, dead+" dead 0  false", e.lease(repo, 7).ID+" upload 0  false")
+		}
+		slices.Sort(want)
+		for _, n := range []int{1, 5, 100} {
+			var got []string
+			for after := ""; ; {
+				page, err := e.db.CheckKeys(e.Context(), after, n)
+				if e.ok(err); len(page) == 0 {
+					break
+				}
+				for _, k := range page {
+					after = k.Key
+					got = append(got, fmt.Sprint(k.Key, " ", k.Kind, " ", k.Size, " ", k.Digest, " ", k.Damaged))
+				}
+			}
+			if !slices.Equal(got, want) {
+				e.Errorf("in pages of %d: %q, want %q", n, got, want)
+			}
 		}
 	}},
 	{"check/owner of a key", func(e *env) {
