@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/berth-registry/berth/internal/access"
@@ -68,15 +69,20 @@ func (db *DB) Upload(ctx context.Context, repo, id string) (Upload, error) {
 
 // LeaseUpload makes the caller the session's one writer for ttl and returns
 // the row as of now. Errors: ErrNotFound as Upload; ErrLeased, with the row.
+//
+// A lease need not be durable, for what it protects is saved in transactions
+// that are. But a database that crashes may forget it, and give the next one
+// before its holder has ended: versions go up by chance, so that no two leases
+// have the same one.
 func (db *DB) LeaseUpload(ctx context.Context, repo, id string, ttl time.Duration) (u Upload, err error) {
 	if !db.shared {
 		return db.leaseHere(ctx, repo, id)
 	}
 	err = db.hint(ctx, func(t *tx) error {
 		now := db.millis()
-		n, err := t.exec(`UPDATE uploads SET lease_owner = $4, lease_until = $5, version = version + 1
+		n, err := t.exec(`UPDATE uploads SET lease_owner = $4, lease_until = $5, version = version + $7
 			WHERE id = $1 AND repository = $2 AND owner = $3 AND lease_until <= $6`,
-			id, repo, owner(ctx), db.owner, now+ttl.Milliseconds(), now)
+			id, repo, owner(ctx), db.owner, now+ttl.Milliseconds(), now, 1+rand.Int64N(maxLeaseStep))
 		if err != nil {
 			return err
 		}
@@ -88,6 +94,10 @@ func (db *DB) LeaseUpload(ctx context.Context, repo, id string, ttl time.Duratio
 	})
 	return u, err
 }
+
+// maxLeaseStep is by how much a lease raises the version at most: there is room
+// for 2^31 of them.
+const maxLeaseStep = 1 << 32
 
 // leaseHere leases a session where this process owns the database alone. Such a
 // lease ends with the process at the latest, so it need not be stored.

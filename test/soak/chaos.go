@@ -3,17 +3,21 @@ package soak
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 )
 
 // chaos kills and restarts parts until stop, and starts all at the end.
 type chaos struct {
-	system System
-	rng    *rand.Rand
-	pause  time.Duration // between two blows, on average
-	story  journal
-	stats  *stats
-	log    func(format string, args ...any)
+	system  System
+	rng     *rand.Rand
+	pause   time.Duration // between two blows, on average
+	story   journal
+	stats   *stats
+	crashes *crashes
+	log     func(format string, args ...any)
 }
 
 func (k *chaos) run(stop <-chan struct{}) error {
@@ -48,6 +52,9 @@ func (k *chaos) strike(stop <-chan struct{}, blow Blow) error {
 		}
 	}
 	down := time.Now()
+	if blow.Kill && slices.Contains(blow.Parts, "postgres") {
+		k.crashes.add(began, down)
+	}
 	sleep(stop, time.Duration(k.rng.Int64N(int64(2*time.Second))))
 	for _, part := range blow.Parts {
 		if err := k.start(part); err != nil {
@@ -70,7 +77,8 @@ func (k *chaos) start(part string) error {
 	if err == nil {
 		return nil
 	}
-	k.log("chaos: %s did not start at once: %v", part, err)
+	text := strings.TrimSpace(err.Error())
+	k.log("chaos: %s did not start at once: %s", part, text[strings.LastIndex(text, "\n")+1:])
 	k.stats.count("starts that were repeated", 1)
 	return k.system.Start(part)
 }
@@ -83,4 +91,29 @@ func sleep(stop <-chan struct{}, d time.Duration) bool {
 	case <-time.After(d):
 		return true
 	}
+}
+
+// crashes are when the database was killed. What it may answer before it is
+// durable, marks that somebody asked and sessions without a byte, it may forget then.
+type crashes struct {
+	mu   sync.Mutex
+	list [][2]time.Time // from, to
+}
+
+// lag is how long the database takes at most to make durable what nobody waits for.
+const lag = 2 * time.Second
+
+func (c *crashes) add(from, to time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.list = append(c.list, [2]time.Time{from, to})
+}
+
+// forgot says that what was answered between two times may be forgotten.
+func (c *crashes) forgot(from, to time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.list, func(crash [2]time.Time) bool {
+		return from.Before(crash[1]) && crash[0].Before(to.Add(lag))
+	})
 }

@@ -1,7 +1,6 @@
 package soak
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
@@ -137,5 +136,3 @@ func newManifest(d document, id string) *manifest {
 func (m *manifest) descriptor() descriptor {
 	return descriptor{m.mediaType, m.digest, int64(len(m.content))}
 }
-
-func (m *manifest) body() io.Reader { return bytes.NewReader(m.content) }

@@ -62,7 +62,7 @@ func (c *client) deleteBlob(r *repo, b *blob) error {
 	b.deleting++
 	b.change()
 	told := b.told
-	b.told = time.Time{} // from here on, no promise holds it
+	b.told, b.asked = time.Time{}, [2]time.Time{} // from here on, no promise holds it
 	r.mu.Unlock()
 	a, err := c.do(request{
 		kind: "delete blob", r: r, method: "DELETE", path: "/v2/" + r.name + "/blobs/" + b.digest, accept: []int{202},

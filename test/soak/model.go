@@ -29,10 +29,11 @@ var forever = time.UnixMilli(math.MaxInt64 / 4)
 // Three things may be said of anything at a moment: it must be there, it must
 // not, or neither, for a write's answer was lost or collection may have come.
 type repo struct {
-	name   string
-	common bool // several clients write here, each its own tags and manifests
-	graces Graces
-	story  journal
+	name    string
+	common  bool // several clients write here, each its own tags and manifests
+	graces  Graces
+	crashes *crashes
+	story   journal
 
 	mu        sync.Mutex
 	manifests map[string]*manifest
@@ -40,9 +41,9 @@ type repo struct {
 	blobs     map[string]*blob
 }
 
-func newRepo(name string, common bool, g Graces) *repo {
+func newRepo(name string, common bool, g Graces, c *crashes) *repo {
 	return &repo{
-		name: name, common: common, graces: g,
+		name: name, common: common, graces: g, crashes: c,
 		manifests: map[string]*manifest{}, tags: map[string]*tag{}, blobs: map[string]*blob{},
 	}
 }
@@ -89,10 +90,11 @@ func (t *turn) idle(now time.Time) bool { return t.doubt == nil && now.After(t.b
 // blob is a blob as the repository links it.
 type blob struct {
 	content
-	told     time.Time // the link counts as seen at that time at least
-	deleted  bool      // it was deleted, and must be absent
-	deleting int       // requests under way
-	busy     time.Time // until when a lost request may still delete it
+	told     time.Time    // the link counts as seen at that time at least
+	asked    [2]time.Time // begin and end of the last request that asked for it
+	deleted  bool         // it was deleted, and must be absent
+	deleting int          // requests under way
+	busy     time.Time    // until when a lost request may still delete it
 	changes  int
 	changed  time.Time
 }
@@ -176,8 +178,15 @@ func (r *repo) mustBlob(digest string, now time.Time) bool {
 }
 
 func (r *repo) untilBlob(digest string) (end time.Time) {
-	if b := r.blobs[digest]; b != nil && !b.told.IsZero() {
-		end = b.told.Add(r.graces.Unreferenced)
+	if b := r.blobs[digest]; b != nil {
+		if !b.told.IsZero() {
+			end = b.told.Add(r.graces.Unreferenced)
+		}
+		// Who only asks is covered for half the grace time: the mark that
+		// protects a blob is renewed when it is older than that.
+		if !b.asked[0].IsZero() && !r.crashes.forgot(b.asked[0], b.asked[1]) {
+			end = later(end, b.asked[0].Add(r.graces.Unreferenced/2))
+		}
 	}
 	for _, m := range r.manifests {
 		if slices.Contains(m.blobs, digest) {
@@ -227,16 +236,16 @@ func (r *repo) listed(m *manifest, now time.Time) (must, may bool) {
 func (m *manifest) may() bool { return !m.deleted || m.doubt != nil }
 
 // isHere notes that the registry said of a blob, to a request that began at
-// the given time, that it is here. Who only asked is covered for half the grace
-// time: the mark that protects it is renewed when it is older than that.
+// the given time, that it is here, be it that it brought it or only asked.
 func (r *repo) isHere(c content, began time.Time, asked bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := r.blob(c)
-	if asked {
-		began = began.Add(-r.graces.Unreferenced / 2)
-	}
-	if b.deleting == 0 && began.After(b.busy) {
+	switch {
+	case b.deleting > 0 || !began.After(b.busy):
+	case asked:
+		b.asked = [2]time.Time{began, time.Now()}
+	default:
 		b.told = later(b.told, began)
 	}
 }
@@ -297,7 +306,7 @@ func (r *repo) forget(now time.Time) {
 		}
 	}
 	for digest, b := range r.blobs {
-		if !named[digest] && b.deleting == 0 && now.Sub(later(b.told, b.changed)) > memory {
+		if !named[digest] && b.deleting == 0 && now.Sub(later(later(b.told, b.asked[1]), b.changed)) > memory {
 			delete(r.blobs, digest)
 		}
 	}

@@ -45,7 +45,7 @@ func image(id string) *manifest {
 func TestLostWrite(t *testing.T) {
 	for name, happened := range map[string]bool{"it happened": true, "it did not": false} {
 		t.Run(name, func(t *testing.T) {
-			r, a, b := newRepo("x/y", false, testGraces), image("a"), image("b")
+			r, a, b := newRepo("x/y", false, testGraces, &crashes{}), image("a"), image("b")
 			pushed(t, r, a, "v1")
 			w := begun(t, r, b, "v1")
 			w.lose()
@@ -73,7 +73,7 @@ func TestLostWrite(t *testing.T) {
 }
 
 func TestUntil(t *testing.T) {
-	r := newRepo("x/y", false, testGraces)
+	r := newRepo("x/y", false, testGraces, &crashes{})
 	child, other := image("child"), image("other")
 	index := newManifest(document{MediaType: indexType, Manifests: []descriptor{child.descriptor()}}, "index")
 	subject := child.descriptor()
@@ -111,7 +111,7 @@ func TestUntil(t *testing.T) {
 }
 
 func TestUntilBlob(t *testing.T) {
-	r, b := newRepo("x/y", false, testGraces), newContent(3, 10)
+	r, b := newRepo("x/y", false, testGraces, &crashes{}), newContent(3, 10)
 	now := time.Now()
 	if r.mustBlob(b.digest, now) {
 		t.Error("a blob that nobody pushed must be there")
@@ -119,6 +119,10 @@ func TestUntilBlob(t *testing.T) {
 	r.isHere(b, now, true)
 	if !r.mustBlob(b.digest, now.Add(25*time.Second)) || r.mustBlob(b.digest, now.Add(35*time.Second)) {
 		t.Errorf("who asked was promised it until %v", r.untilBlob(b.digest))
+	}
+	r.crashes.add(now.Add(time.Second), now.Add(time.Second))
+	if r.mustBlob(b.digest, now.Add(time.Second)) {
+		t.Error("the database may have forgotten that somebody asked")
 	}
 	r.isHere(b, now, false)
 	if !r.mustBlob(b.digest, now.Add(55*time.Second)) || r.mustBlob(b.digest, now.Add(time.Minute)) {
@@ -137,7 +141,7 @@ func TestUntilBlob(t *testing.T) {
 
 // TestForget: what is gone is forgotten, what holds or is held is not.
 func TestForget(t *testing.T) {
-	r, kept, gone := newRepo("x/y", false, testGraces), image("kept"), image("gone")
+	r, kept, gone := newRepo("x/y", false, testGraces, &crashes{}), image("kept"), image("gone")
 	r.isHere(newContent(3, 10), time.Now(), false)
 	r.isHere(newContent(4, 10), time.Now(), false)
 	pushed(t, r, kept, "v1")

@@ -169,7 +169,9 @@ func (c *client) status(s *session) (known bool, err error) {
 // over judges that a session is unknown.
 func (s *session) over(a answer) error {
 	expired := time.Now().After(s.touched.Add(s.r.graces.Upload - clockSlack))
-	if s.closing || expired {
+	// One without a byte is nothing to lose when the database crashes.
+	forgotten := s.acked == 0 && s.r.crashes.forgot(s.touched, s.touched.Add(time.Second))
+	if s.closing || expired || forgotten {
 		return nil
 	}
 	return violated(s.r, "%v: an upload with %d bytes acknowledged, last at %s", a, s.acked, clock(s.touched))

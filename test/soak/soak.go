@@ -66,9 +66,10 @@ const ownRepos = 3
 // populate makes clients and their repositories. Projects are shared, and with
 // them the rows that count what they use.
 func (s *soak) populate() {
+	crashed := &crashes{}
 	var common []*repo
 	for i := range 2 {
-		common = append(common, newRepo(fmt.Sprintf("common/%d", i), true, s.o.Graces))
+		common = append(common, newRepo(fmt.Sprintf("common/%d", i), true, s.o.Graces, crashed))
 	}
 	s.repos = append(s.repos, common...)
 	user, password := s.system.Credentials()
@@ -79,7 +80,7 @@ func (s *soak) populate() {
 			name: fmt.Sprintf("soak-%d-c%d", s.o.Seed, n),
 		}
 		for i := range ownRepos {
-			c.own = append(c.own, newRepo(fmt.Sprintf("team%d/c%d-%d", n%5, n, i), false, s.o.Graces))
+			c.own = append(c.own, newRepo(fmt.Sprintf("team%d/c%d-%d", n%5, n, i), false, s.o.Graces, crashed))
 		}
 		s.repos = append(s.repos, c.own...)
 		s.clients = append(s.clients, c)
@@ -88,7 +89,7 @@ func (s *soak) populate() {
 		c.all = s.repos
 	}
 	s.chaos = &chaos{
-		system: s.system, rng: rand.New(rand.NewPCG(s.o.Seed, 1<<32)), pause: s.o.Pause, stats: s.stats, log: s.log,
+		system: s.system, rng: rand.New(rand.NewPCG(s.o.Seed, 1<<32)), pause: s.o.Pause, stats: s.stats, crashes: crashed, log: s.log,
 	}
 }
 

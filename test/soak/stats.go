@@ -72,12 +72,6 @@ func (s *stats) total() (n int) {
 	return n
 }
 
-func (s *stats) counter(name string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.counters[name]
-}
-
 // print writes both tables.
 func (s *stats) print(out io.Writer) {
 	s.mu.Lock()
