@@ -9,6 +9,9 @@ export PATH := $(TOOLS):$(PATH)
 
 .PHONY: help run lint packages check test clients acceptance soak bench bench-gc bench-s3 fuzz conformance
 
+help: ## what there is
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 13
+
 run: ## serve on 127.0.0.1:5000, data in ./berth-data
 	go run ./cmd/berth serve
 
