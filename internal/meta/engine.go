@@ -107,10 +107,12 @@ type rows struct {
 
 // Close may be called more than once.
 func (r *rows) Close() error {
+	err := r.Rows.Close()
 	if r.done != nil {
-		defer r.done()
+		r.done()
+		r.done = nil
 	}
-	return r.Rows.Close()
+	return err
 }
 
 // collect scans and closes rows.

@@ -63,9 +63,11 @@ func pause(ctx context.Context, try int) bool {
 // attempt runs fn once. again is how many attempts its error is worth, 0 for
 // none: a commit without an answer may have been done.
 func (e *postgresEngine) attempt(ctx context.Context, k kind, fn func(*tx) error) (again int, err error) {
-	wait, cancelWait := context.WithTimeout(ctx, e.timeout)
-	defer cancelWait()
-	conn, err := e.pool.Conn(wait)
+	if err := e.slots.take(ctx); err != nil {
+		return 0, late(err)
+	}
+	defer e.slots.release()
+	conn, err := e.pool.Conn(ctx)
 	switch {
 	case ctx.Err() != nil && err != nil:
 		return 0, ctx.Err()
@@ -74,12 +76,11 @@ func (e *postgresEngine) attempt(ctx context.Context, k kind, fn func(*tx) error
 	}
 	defer conn.Close()
 	// Once begun, it is not cut short with ctx.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*e.timeout+postgresGrace)
-	defer cancel()
+	ctx = context.WithoutCancel(ctx)
 	if _, err := conn.ExecContext(ctx, begins[k], pgx.QueryExecModeSimpleProtocol); err != nil {
 		return rollback(ctx, conn, err)
 	}
-	s := &postgresSession{Conn: conn}
+	s := &postgresSession{Conn: conn, until: time.Now().Add(2 * e.timeout)}
 	if err := protect(&tx{ctx: ctx, on: s}, fn); err != nil || s.failed != nil {
 		if s.failed == nil {
 			return rollback(ctx, conn, err)
@@ -101,8 +102,8 @@ func (e *postgresEngine) attempt(ctx context.Context, k kind, fn func(*tx) error
 
 // late makes the end of this package's own time limits what it means.
 func late(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w: no answer in time: %w", ErrUnavailable, err)
+	if errors.Is(err, errSilent) {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
 }
@@ -140,6 +141,9 @@ func worth(err error) int {
 // none to be had now, rather than what the server says of a statement.
 func lost(err error) bool {
 	var e *pgconn.PgError
+	if errors.Is(err, errSilent) {
+		return false
+	}
 	if errors.As(err, &e) {
 		switch e.Code {
 		case "57P01", "57P02", "57P03", "57P05", "25P03": // shutting down, crashed, starting, idle for too long
@@ -189,11 +193,23 @@ func postgresKind(err error) error {
 // failed there is nothing left to commit, whatever fn makes of it.
 type postgresSession struct {
 	*sql.Conn
-	failed error // the first that did
+	until  time.Time // no statement begins later
+	failed error     // the first that did
+}
+
+// begin ends a transaction that takes so long that others wait in vain.
+func (s *postgresSession) begin() error {
+	if s.failed == nil && time.Now().After(s.until) {
+		s.failed = fmt.Errorf("%w: the transaction takes too long", errSilent)
+	}
+	return s.failed
 }
 
 // ExecContext runs a statement that changes rows.
 func (s *postgresSession) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
 	res, err := s.Conn.ExecContext(ctx, query, args...)
 	s.note(err)
 	return res, err
@@ -201,6 +217,9 @@ func (s *postgresSession) ExecContext(ctx context.Context, query string, args ..
 
 // QueryContext runs a statement that returns rows.
 func (s *postgresSession) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
 	list, err := s.Conn.QueryContext(ctx, query, args...)
 	s.note(err)
 	return list, err
