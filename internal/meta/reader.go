@@ -23,10 +23,11 @@ type Blob struct {
 }
 
 const (
-	manifestByTag = ` FROM repositories r
-		JOIN tags t ON t.repository_id = r.id AND t.name = $2
-		JOIN manifests m ON m.repository_id = t.repository_id AND m.digest = t.digest
-		WHERE r.name = $1`
+	// Nested, so that there is one way to go: a planner that knows little of the
+	// tables may begin a join with all of the repository's manifests.
+	manifestByTag = ` FROM manifests m WHERE (m.repository_id, m.digest) =
+		(SELECT t.repository_id, t.digest FROM tags t
+		WHERE t.repository_id = (SELECT r.id FROM repositories r WHERE r.name = $1) AND t.name = $2)`
 	manifestByDigest = ` FROM repositories r
 		JOIN manifests m ON m.repository_id = r.id AND m.digest = $2
 		WHERE r.name = $1`
@@ -60,10 +61,8 @@ func (db *DB) Resolve(ctx context.Context, repo string, ref oci.Ref) (Manifest, 
 // Blob finds a blob that repo links. Errors: ErrNotFound, ErrNoRepository.
 func (db *DB) Blob(ctx context.Context, repo string, d oci.Digest) (Blob, error) {
 	var b Blob
-	err := db.queryRow(ctx, `SELECT b.size, b.key, l.seen_at FROM repositories r
-		JOIN links l ON l.repository_id = r.id AND l.digest = $2
-		JOIN blobs b ON b.digest = l.digest
-		WHERE r.name = $1 AND NOT b.damaged`, repo, d.String()).Scan(&b.Size, &b.Key, &b.SeenAt)
+	err := db.queryRow(ctx, `SELECT b.size, b.key, l.seen_at FROM links l JOIN blobs b ON b.digest = l.digest
+		WHERE l.repository_id = (SELECT r.id FROM repositories r WHERE r.name = $1) AND l.digest = $2 AND NOT b.damaged`, repo, d.String()).Scan(&b.Size, &b.Key, &b.SeenAt)
 	return b, db.whyNotFound(ctx, repo, err)
 }
 
