@@ -22,8 +22,9 @@ const (
 
 // upload is one caller's view of a session. The session itself is its row.
 type upload struct {
-	r   *Registry
-	row meta.Upload
+	r     *Registry
+	row   meta.Upload
+	ended bool // the session, and its lease with it
 }
 
 func (u *upload) ID() string    { return u.row.ID }
@@ -103,6 +104,7 @@ func (u *upload) commit(ctx context.Context, h oci.Hash, d oci.Digest) error {
 	if err != nil {
 		return u.coded(err)
 	}
+	u.ended = true
 	if !kept {
 		u.r.free(ctx, meta.DeadObject{Key: u.row.ID}) // what fails is left to Collect
 	}
@@ -157,6 +159,7 @@ func (u *upload) Cancel(ctx context.Context) error {
 		if err := u.r.db.CancelUpload(ctx, u.row); err != nil {
 			return u.coded(err)
 		}
+		u.ended = true
 		// What fails is left to Collect.
 		u.r.free(ctx, meta.DeadObject{Key: u.row.ID, Unsealed: true, Size: u.row.Size, State: u.row.State})
 		return nil
@@ -185,6 +188,9 @@ func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context,
 // fails, the lease runs out by itself.
 func (u *upload) release(ctx context.Context, l *lease) {
 	l.stop()
+	if u.ended {
+		return
+	}
 	u.r.db.ReleaseUpload(context.WithoutCancel(ctx), u.row.ID, u.row.Version)
 }
 

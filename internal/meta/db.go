@@ -115,10 +115,15 @@ func (db *DB) hint(ctx context.Context, fn func(*tx) error) error {
 	return db.engine.write(ctx, relaxed, fn)
 }
 
+// hintRow is hint for one statement, which returns a row; it may run twice.
+func (db *DB) hintRow(ctx context.Context, query string, args ...any) row {
+	return db.engine.hint(ctx, query, args)
+}
+
 // queryRow reads one row.
 func (db *DB) queryRow(ctx context.Context, query string, args ...any) row {
 	list, err := db.query(ctx, query, args...)
-	return row{list, err}
+	return row{rows: list, err: err}
 }
 
 func (db *DB) query(ctx context.Context, query string, args ...any) (*rows, error) {

@@ -39,7 +39,9 @@ type postgresEngine struct {
 	pool    *sql.DB
 	slots   slots // as many as there are connections
 	timeout time.Duration
-	walks   bool // reads whole tables, for a check
+	walks   bool   // reads whole tables, for a check
+	emits   bool   // may commit in two steps
+	waits   string // the statement that makes a transaction wait for the disk
 
 	mu     sync.RWMutex // held for reading by each call
 	closed bool
@@ -84,6 +86,10 @@ func (e *postgresEngine) open(ctx context.Context, config *pgx.ConnConfig, o Opt
 	if err := prepareSchema(ctx, config, o.Existing); err != nil {
 		return err
 	}
+	var err error
+	if e.waits, err = waiting(ctx, config); err != nil {
+		return err
+	}
 	e.pool = stdlib.OpenDB(*config, stdlib.OptionAfterConnect(e.settle))
 	n := cmp.Or(o.Connections, max(16, 4*runtime.GOMAXPROCS(0)))
 	e.slots = newSlots(n, e.timeout+postgresGrace)
@@ -91,11 +97,11 @@ func (e *postgresEngine) open(ctx context.Context, config *pgx.ConnConfig, o Opt
 	e.pool.SetMaxIdleConns(n)
 	e.pool.SetConnMaxIdleTime(5 * time.Minute)
 	e.pool.SetConnMaxLifetime(time.Hour)
-	return e.pool.PingContext(ctx)
+	return e.pool.QueryRowContext(ctx, mayEmit).Scan(&e.emits)
 }
 
-// settle sets up a new connection. A server that does not wait for the disk by
-// its own settings does so here; one that waits for more keeps doing that.
+// settle sets up a new connection. Its transactions wait for the disk where they
+// say so.
 //
 // Statements are planned once for each connection and as the tests want them to
 // be: a plan made while a table was small, or was believed to be, must not read
@@ -107,10 +113,26 @@ func (e *postgresEngine) settle(ctx context.Context, conn *pgx.Conn) error {
 		set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false),
 		set_config('idle_in_transaction_session_timeout', $3, false),
 		set_config('default_transaction_isolation', 'read committed', false),
-		set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
-			ELSE current_setting('synchronous_commit') END, false)`,
+		set_config('synchronous_commit', 'off', false)`,
 		inMillis(e.timeout), inMillis(min(postgresLock, e.timeout)), inMillis(postgresIdle), onOff(e.walks))
 	return err
+}
+
+// waiting is the statement that makes a transaction wait for the disk as those of
+// other programs do. A server that does not by its own settings does so here; one
+// that waits for more, such as a standby, keeps doing that.
+func waiting(ctx context.Context, config *pgx.ConnConfig) (string, error) {
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close(ctx)
+	var level string
+	err = conn.QueryRow(ctx, `SHOW synchronous_commit`).Scan(&level)
+	if level == "off" {
+		level = "on"
+	}
+	return `SELECT set_config('synchronous_commit', '` + level + `', true)`, err
 }
 
 func onOff(b bool) string {

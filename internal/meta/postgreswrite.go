@@ -22,12 +22,17 @@ const (
 	maxLost  = 3  // a connection that ended
 )
 
-// How each kind of transaction begins, in one message to the server. Those that
-// are alone queue for the row that nearly all of them change at their end.
-var begins = map[kind]string{
-	durable: `BEGIN`,
-	relaxed: `BEGIN; SET LOCAL synchronous_commit = off`,
-	alone:   `BEGIN; SELECT value FROM access_generation WHERE id = 1 FOR UPDATE`,
+// begin is how a kind of transaction begins, in one message to the server.
+// Connections are set up for relaxed ones. Those that are alone queue for the row
+// that nearly all of them change at their end.
+func (e *postgresEngine) begin(k kind) string {
+	switch k {
+	case relaxed:
+		return `BEGIN`
+	case alone:
+		return `BEGIN; ` + e.waits + `; SELECT value FROM access_generation WHERE id = 1 FOR UPDATE`
+	}
+	return `BEGIN; ` + e.waits
 }
 
 // write runs fn in a transaction that sees, with each statement, what others
@@ -47,6 +52,20 @@ func (e *postgresEngine) write(ctx context.Context, k kind, fn func(*tx) error) 
 			return classify(err)
 		}
 	}
+}
+
+// hint runs the statement in a transaction of its own, which saves the messages
+// that begin and end one.
+func (e *postgresEngine) hint(ctx context.Context, query string, args []any) row {
+	return row{scan: func(dest []any) error {
+		for try := 1; ; try++ {
+			list, err := e.query(ctx, query, args)
+			err = row{rows: list, err: err}.Scan(dest...)
+			if err == nil || errors.Is(err, ErrNotFound) || try >= worth(err) || !pause(ctx, try) {
+				return classify(err)
+			}
+		}
+	}}
 }
 
 // pause waits longer each time, and reports whether ctx still stands.
@@ -77,11 +96,12 @@ func (e *postgresEngine) attempt(ctx context.Context, k kind, fn func(*tx) error
 	defer conn.Close()
 	// Once begun, it is not cut short with ctx.
 	ctx = context.WithoutCancel(ctx)
-	if _, err := conn.ExecContext(ctx, begins[k], pgx.QueryExecModeSimpleProtocol); err != nil {
+	if _, err := conn.ExecContext(ctx, e.begin(k), pgx.QueryExecModeSimpleProtocol); err != nil {
 		return rollback(ctx, conn, err)
 	}
 	s := &postgresSession{Conn: conn, until: time.Now().Add(2 * e.timeout)}
-	if err := protect(&tx{ctx: ctx, on: s}, fn); err != nil || s.failed != nil {
+	t := &tx{ctx: ctx, on: s}
+	if err := protect(t, fn); err != nil || s.failed != nil {
 		if s.failed == nil {
 			return rollback(ctx, conn, err)
 		}
@@ -91,13 +111,35 @@ func (e *postgresEngine) attempt(ctx context.Context, k kind, fn func(*tx) error
 		}
 		return again, late(err)
 	}
-	if _, err := conn.ExecContext(ctx, `COMMIT`, pgx.QueryExecModeSimpleProtocol); err != nil {
+	if _, err := conn.ExecContext(ctx, e.commit(k, t), pgx.QueryExecModeSimpleProtocol); err != nil {
 		if again = worth(err); again == maxLost {
 			again = 0
 		}
 		return again, late(err)
 	}
 	return 0, nil
+}
+
+// commitFreeing commits in two steps, with one message to the server and one
+// answer. The first frees what the transaction holds and does not wait for the
+// disk. The second is a transaction of its own that only adds to the log: it is
+// durable when the answer comes, and with it all that the log has before it.
+// Transactions that queue for one row so share their syncs. Both run on one
+// connection, which ends with the server process: where the server crashes in
+// between, there is no answer.
+func (e *postgresEngine) commitFreeing() string {
+	return `SET LOCAL synchronous_commit = off; COMMIT; ` + e.waits + `, pg_logical_emit_message(true, 'berth', ''::text)`
+}
+
+// mayEmit asks whether that function is there and may be called.
+const mayEmit = `SELECT COALESCE(bool_or(has_function_privilege(oid, 'EXECUTE')), FALSE) FROM pg_proc WHERE proname = 'pg_logical_emit_message'`
+
+// commit is how a transaction of that kind ends.
+func (e *postgresEngine) commit(k kind, t *tx) string {
+	if k == durable && t.wanted && e.emits {
+		return e.commitFreeing()
+	}
+	return `COMMIT`
 }
 
 // late makes the end of this package's own time limits what it means.

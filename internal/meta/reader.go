@@ -69,15 +69,10 @@ func (db *DB) Blob(ctx context.Context, repo string, d oci.Digest) (Blob, error)
 // TouchBlob notes that a client was told of the blob, which keeps collection
 // away while it pushes the manifest. Errors: ErrNotFound (collected meanwhile).
 func (db *DB) TouchBlob(ctx context.Context, repo string, d oci.Digest) error {
-	return db.hint(ctx, func(t *tx) error {
-		n, err := t.exec(`UPDATE links SET seen_at = $3
-			WHERE repository_id = (SELECT id FROM repositories WHERE name = $1) AND digest = $2`,
-			repo, d.String(), db.millis())
-		if err == nil && n == 0 {
-			err = ErrNotFound
-		}
-		return err
-	})
+	var seen int64
+	return db.hintRow(ctx, `UPDATE links SET seen_at = $3
+		WHERE repository_id = (SELECT id FROM repositories WHERE name = $1) AND digest = $2 RETURNING seen_at`,
+		repo, d.String(), db.millis()).Scan(&seen)
 }
 
 // whyNotFound tells a missing repository from missing content; only a miss
