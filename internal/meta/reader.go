@@ -24,13 +24,15 @@ type Blob struct {
 
 const (
 	// Nested, so that there is one way to go: a planner that knows little of the
-	// tables may begin a join with all of the repository's manifests.
+	// tables may begin a join with all of the repository's manifests, or walk the
+	// index for all of that digest.
 	manifestByTag = ` FROM manifests m WHERE (m.repository_id, m.digest) =
 		(SELECT t.repository_id, t.digest FROM tags t
 		WHERE t.repository_id = (SELECT r.id FROM repositories r WHERE r.name = $1) AND t.name = $2)`
-	manifestByDigest = ` FROM repositories r
-		JOIN manifests m ON m.repository_id = r.id AND m.digest = $2
-		WHERE r.name = $1`
+	manifestByDigest = ` FROM manifests m
+		WHERE m.repository_id = (SELECT r.id FROM repositories r WHERE r.name = $1) AND m.digest = $2`
+	selectBlob = `SELECT b.size, b.key, l.seen_at FROM links l JOIN blobs b ON b.digest = l.digest
+		WHERE l.repository_id = (SELECT r.id FROM repositories r WHERE r.name = $1) AND l.digest = $2 AND NOT b.damaged`
 	selectManifest = `SELECT m.digest, m.media_type, m.size, m.content`
 	selectResolved = `SELECT m.digest, m.media_type, m.size`
 )
@@ -61,8 +63,7 @@ func (db *DB) Resolve(ctx context.Context, repo string, ref oci.Ref) (Manifest, 
 // Blob finds a blob that repo links. Errors: ErrNotFound, ErrNoRepository.
 func (db *DB) Blob(ctx context.Context, repo string, d oci.Digest) (Blob, error) {
 	var b Blob
-	err := db.queryRow(ctx, `SELECT b.size, b.key, l.seen_at FROM links l JOIN blobs b ON b.digest = l.digest
-		WHERE l.repository_id = (SELECT r.id FROM repositories r WHERE r.name = $1) AND l.digest = $2 AND NOT b.damaged`, repo, d.String()).Scan(&b.Size, &b.Key, &b.SeenAt)
+	err := db.queryRow(ctx, selectBlob, repo, d.String()).Scan(&b.Size, &b.Key, &b.SeenAt)
 	return b, db.whyNotFound(ctx, repo, err)
 }
 
