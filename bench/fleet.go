@@ -61,13 +61,34 @@ func (f fleet) each(fn func(w *worker, stopped *atomic.Bool) error) error {
 // rate runs op over and over on every worker, at least once each, until d has
 // passed, and returns how many a second were done. It warms up first.
 func (f fleet) rate(d time.Duration, op func(*worker) error) (perSecond float64, err error) {
-	if _, err := f.repeat(d/5, op); err != nil {
+	if _, _, err := f.repeat(d/5, op); err != nil {
 		return 0, err
 	}
-	return f.repeat(d, op)
+	ops, took, err := f.repeat(d, op)
+	return float64(ops) / took.Seconds(), err
 }
 
-func (f fleet) repeat(d time.Duration, op func(*worker) error) (perSecond float64, err error) {
+// timed is rate, and notes what t used of the processors meanwhile.
+func (f fleet) timed(t *target, d time.Duration, op func(*worker) error) (perSecond float64, err error) {
+	if _, _, err := f.repeat(d/5, op); err != nil {
+		return 0, err
+	}
+	before, err := t.cpu()
+	if err != nil {
+		return 0, err
+	}
+	ops, took, err := f.repeat(d, op)
+	if err != nil {
+		return 0, err
+	}
+	after, err := t.cpu()
+	for i := range after {
+		t.perOp[i] = float64((after[i] - before[i]).Microseconds()) / float64(ops)
+	}
+	return float64(ops) / took.Seconds(), err
+}
+
+func (f fleet) repeat(d time.Duration, op func(*worker) error) (count int64, took time.Duration, err error) {
 	var ops atomic.Int64
 	start := time.Now()
 	err = f.each(func(w *worker, stopped *atomic.Bool) error {
@@ -82,7 +103,7 @@ func (f fleet) repeat(d time.Duration, op func(*worker) error) (perSecond float6
 		ops.Add(n)
 		return nil
 	})
-	return float64(ops.Load()) / time.Since(start).Seconds(), err
+	return ops.Load(), time.Since(start), err
 }
 
 // share runs op for 0 … n-1, each number on whichever worker is free.

@@ -36,7 +36,7 @@ func TestFleetSharesEachNumberOnce(t *testing.T) {
 
 func TestFleetRepeatsAtLeastOnce(t *testing.T) {
 	f := startFleet(t, 3)
-	if _, err := f.repeat(0, func(*worker) error { return nil }); err != nil {
+	if _, _, err := f.repeat(0, func(*worker) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	for _, w := range f {
@@ -48,7 +48,7 @@ func TestFleetRepeatsAtLeastOnce(t *testing.T) {
 
 func TestFleetStopsAtAnError(t *testing.T) {
 	broken := errors.New("broken")
-	_, err := startFleet(t, 2).repeat(time.Hour, func(w *worker) error {
+	_, _, err := startFleet(t, 2).repeat(time.Hour, func(w *worker) error {
 		if w.id == 0 {
 			return broken
 		}

@@ -85,7 +85,7 @@ func rated(o options, r row, n int, unitsPerOp float64, op func(*worker) error) 
 				return nil, err
 			}
 			defer f.close()
-			perSecond, err := f.rate(o.duration, op)
+			perSecond, err := f.timed(t, o.duration, op)
 			return []float64{perSecond * unitsPerOp}, err
 		},
 	}

@@ -42,6 +42,8 @@ type options struct {
 	memorySize  int64  // bytes of a blob in the memory load
 	storeSize   int    // tags in the store of the start load
 	tagsPerPush int    // tags on each manifest of that store
+	cores       int    // that servers may use, 0 for all
+	allServers  bool   // that there are, rather than chosen ones
 
 	onS3        bool // compare Berth on S3 with the service it stands on, instead
 	limitServer bool // be the limit server instead
@@ -58,7 +60,7 @@ func parseOptions(args []string) (options, error) {
 	fs.IntVar(&o.rounds, "rounds", 0, "turns of each server at each load (default 5, quick 2)")
 	fs.DurationVar(&o.duration, "duration", 0, "time of one turn (default 3s, quick 500ms)")
 	fs.Func("only", "run the loads whose name matches this `regexp`", pattern(&o.only))
-	fs.Func("servers", "run the servers whose name matches this `regexp`: limit, distribution, Berth", pattern(&o.servers))
+	fs.Func("servers", "run the servers whose name matches this `regexp`: limit, distribution, Berth, PostgreSQL", pattern(&o.servers))
 	fs.StringVar(&o.out, "out", "", "also write the table into this `file`, between its bench markers")
 	fs.StringVar(&o.dir, "dir", ".", "`folder` on the disk to measure; data folders are made in it and removed")
 	fs.StringVar(&o.root, "root", "..", "`folder` of Berth's source")
@@ -67,6 +69,7 @@ func parseOptions(args []string) (options, error) {
 	fs.IntVar(&o.storeSize, "store", 0, "`tags` in the store of the start load (default 1000000, quick 20000)")
 	fs.IntVar(&o.tagsPerPush, "store-tags", 1, "`tags` on each manifest of that store, 1 to 100; more fill it faster")
 	fs.BoolVar(&o.onS3, "s3", false, "compare Berth on S3 with the SDK straight to the same service, instead")
+	fs.IntVar(&o.cores, "cores", 0, "processor `cores` that each server may use (default all); clients use all")
 	fs.BoolVar(&o.limitServer, "limit-server", false, "be the limit server (bench starts itself so)")
 	fs.StringVar(&o.listen, "listen", "127.0.0.1:0", "address of the limit server")
 	fs.StringVar(&o.data, "data", "", "data folder of the limit server")
@@ -76,8 +79,9 @@ func parseOptions(args []string) (options, error) {
 	if fs.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q; see bench -help", fs.Arg(0))
 	}
+	o.allServers = o.servers.String() == ""
 	o.setDefaults(&blobMiB, &memoryMiB)
-	if o.rounds < 1 || o.duration <= 0 || blobMiB < 1 || memoryMiB < 1 || o.storeSize < 1 ||
+	if o.rounds < 1 || o.duration <= 0 || blobMiB < 1 || memoryMiB < 1 || o.storeSize < 1 || o.cores < 0 ||
 		o.tagsPerPush < 1 || o.tagsPerPush > maxTagsPerPush {
 		return o, fmt.Errorf("numbers must be positive and -store-tags at most %d; see bench -help", maxTagsPerPush)
 	}
@@ -142,6 +146,9 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 
+	if err := os.Chmod(work, 0o755); err != nil { // PostgreSQL may run as another user
+		return err
+	}
 	servers, err := findServers(ctx, o, work)
 	if err != nil {
 		return err

@@ -49,10 +49,10 @@ func (r result) value(server string, row int) string {
 	return number(spreadOf(values).median)
 }
 
-// ratio is how much of the limit a server reaches at a row: its number divided
-// by the limit server's of the same round, for what slows a round slows both.
-func (r result) ratio(server string, row int) string {
-	values, limits := r.column(server, row), r.column(limitName, row)
+// ratio is how much of another server's number one reaches at a row: divided
+// within the same round, for what slows a round slows both.
+func (r result) ratio(server, other string, row int) string {
+	values, limits := r.column(server, row), r.column(other, row)
 	if !r.rows[row].ratio || len(values) == 0 || len(values) != len(limits) {
 		return absent
 	}
@@ -70,25 +70,48 @@ func (r result) ratio(server string, row int) string {
 // render makes the report in Markdown.
 func render(results []result, servers []server, host host, now time.Time, command string) string {
 	var t strings.Builder
-	t.WriteString("| Load | Unit | Limit | distribution | Berth | distribution ÷ limit | Berth ÷ limit | Goal |\n")
-	t.WriteString("|---|---|--:|--:|--:|--:|--:|--:|\n")
+	t.WriteString("| Load | Unit | Limit | distribution | Berth | Berth on PostgreSQL | distribution ÷ limit | Berth ÷ limit | PostgreSQL ÷ SQLite | Goal |\n")
+	t.WriteString("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	for _, r := range results {
 		for i, row := range r.rows {
 			cells := []string{
 				row.name, row.unit,
-				r.value(limitName, i), r.value(distributionName, i), r.value(berthName, i),
-				r.ratio(distributionName, i), r.ratio(berthName, i),
+				r.value(limitName, i), r.value(distributionName, i), r.value(berthName, i), r.value(postgresName, i),
+				r.ratio(distributionName, limitName, i), r.ratio(berthName, limitName, i), r.ratio(postgresName, berthName, i),
 				cmp.Or(row.goal, absent),
 			}
 			t.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 		}
 	}
-	t.WriteString("\nValues are medians over the rounds. A ratio is the median, with the lowest and the highest, of each round's value divided by the limit's of that round.\n\n")
+	t.WriteString("\nValues are medians over the rounds. A ratio is the median, with the lowest and the highest, of each round's value divided by the other's of that round; the goal is for Berth ÷ limit.\n\n")
+	t.WriteString(renderCPU(results))
 	fmt.Fprintf(&t, "- Machine: %s\n", host)
 	for _, s := range servers {
 		fmt.Fprintf(&t, "- %s: %s\n", s.name, s.version)
 	}
 	fmt.Fprintf(&t, "- Date: %s\n- Command: `%s`\n", now.Format(time.DateOnly), command)
+	return t.String()
+}
+
+// renderCPU is the table of what each operation takes of the processors.
+func renderCPU(results []result) string {
+	var t strings.Builder
+	for _, r := range results {
+		own, beside := len(r.rows), len(r.rows)+1
+		if !r.rows[0].ratio {
+			continue
+		}
+		if t.Len() == 0 {
+			t.WriteString("Processor time of the server for each operation (POST and PUT of a blob are one), in microseconds:\n\n")
+			t.WriteString("| Load | Limit | distribution | Berth | Berth on PostgreSQL | PostgreSQL itself |\n|---|--:|--:|--:|--:|--:|\n")
+		}
+		cells := []string{r.rows[0].name, r.value(limitName, own), r.value(distributionName, own),
+			r.value(berthName, own), r.value(postgresName, own), r.value(postgresName, beside)}
+		t.WriteString("| " + strings.Join(cells, " | ") + " |\n")
+	}
+	if t.Len() > 0 {
+		t.WriteString("\n")
+	}
 	return t.String()
 }
 

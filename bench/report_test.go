@@ -36,19 +36,21 @@ func TestRender(t *testing.T) {
 	results := []result{{
 		rows: []row{{"Push", "MiB/s", "≥ 0.85", true}},
 		values: map[string][][]float64{
-			limitName: {{100}, {400}, {200}},
-			berthName: {{90}, {200}, {200}}, // ratios 0.9, 0.5, 1: not those of the medians
+			limitName:    {{100, 40, 0}, {400, 41, 0}, {200, 42, 0}},
+			berthName:    {{90, 70, 0}, {200, 71, 0}, {200, 72, 0}}, // ratios 0.9, 0.5, 1: not those of the medians
+			postgresName: {{45, 80, 90}, {120, 81, 91}, {160, 82, 92}},
 		},
 	}, {
 		rows:   []row{{"Few", "pages/s", "", false}, {"Cost", "×", "≤ 1.3", false}},
-		values: map[string][][]float64{berthName: {{5000, 1.25}}},
+		values: map[string][][]float64{berthName: {{5000, 1.25, 0, 0}}},
 	}}
 	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	got := render(results, []server{{name: "Berth", version: "v1"}}, host{cpu: "CPU", cores: 2, kernel: "6.1", filesystem: "ext4"}, now, "bench")
 	for _, line := range []string{
-		"| Push | MiB/s | 200 | – | 200 | – | 0.90 (0.50–1.00) | ≥ 0.85 |",
-		"| Few | pages/s | – | – | 5 000 | – | – | – |",
-		"| Cost | × | – | – | 1.25 | – | – | ≤ 1.3 |",
+		"| Push | MiB/s | 200 | – | 200 | 120 | – | 0.90 (0.50–1.00) | 0.60 (0.50–0.80) | ≥ 0.85 |",
+		"| Few | pages/s | – | – | 5 000 | – | – | – | – | – |",
+		"| Cost | × | – | – | 1.25 | – | – | – | – | ≤ 1.3 |",
+		"| Push | 41.0 | – | 71.0 | 81.0 | 91.0 |",
 		"- Berth: v1",
 		"- Date: 2026-03-04",
 		"- Command: `bench`",

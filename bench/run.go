@@ -20,8 +20,8 @@ type bench struct {
 // result is what a load measured.
 type result struct {
 	rows []row
-	// values by server, then by round: a number for each row. A server that
-	// failed or takes no part in this load is absent.
+	// values by server, then by round: a number for each row, and target.perOp. A
+	// server that failed or takes no part in this load is absent.
 	values map[string][][]float64
 }
 
@@ -108,6 +108,7 @@ func (b *bench) turn(ctx context.Context, l load, e *entry) ([]float64, error) {
 	var values []float64
 	err := b.serve(ctx, l, e, func(ctx context.Context, t *target) (err error) {
 		values, err = l.measure(ctx, t)
+		values = append(values, t.perOp[:]...)
 		return err
 	})
 	if l.prepare == nil {
@@ -141,6 +142,9 @@ func describe(rows []row, values []float64) string {
 	var parts []string
 	for i, r := range rows {
 		parts = append(parts, number(values[i])+" "+r.unit)
+	}
+	if cpu := values[len(rows):]; cpu[0] > 0 {
+		parts = append(parts, fmt.Sprintf("%s µs of CPU (+%s) an operation", number(cpu[0]), number(cpu[1])))
 	}
 	return strings.Join(parts, ", ")
 }

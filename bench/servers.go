@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +29,7 @@ const (
 	limitName        = "limit"
 	distributionName = "distribution"
 	berthName        = "Berth"
+	postgresName     = "PostgreSQL" // Berth on it
 )
 
 // server is a program to measure.
@@ -37,6 +39,8 @@ type server struct {
 	// arguments of the process that listens on addr and keeps its data in the
 	// empty or formerly used folder dir.
 	arguments func(addr, dir string) ([]string, error)
+	postgres  string // folder of its programs, for Berth on PostgreSQL
+	cores     int    // 0 is all
 }
 
 // findServers builds, finds or installs the chosen servers; work takes binaries.
@@ -48,6 +52,7 @@ func findServers(ctx context.Context, o options, work string) ([]server, error) 
 		{limitName, findLimit},
 		{distributionName, findDistribution},
 		{berthName, buildBerth},
+		{postgresName, findPostgres},
 	}
 	var found []server
 	for _, f := range finders {
@@ -55,14 +60,18 @@ func findServers(ctx context.Context, o options, work string) ([]server, error) 
 			continue
 		}
 		s, err := f.find(ctx, o, work)
+		if errors.Is(err, errNoPostgres) && o.allServers {
+			fmt.Fprintln(os.Stderr, err)
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w (leave it out with -servers)", f.name, err)
 		}
-		s.name = f.name
+		s.name, s.cores = f.name, o.cores
 		found = append(found, s)
 	}
 	if len(found) == 0 {
-		return nil, errors.New("-servers matches none of limit, distribution, Berth")
+		return nil, errors.New("-servers matches none of limit, distribution, Berth, PostgreSQL")
 	}
 	return found, nil
 }
@@ -184,8 +193,13 @@ type target struct {
 	pid   int
 	ready time.Duration // from the start of the process to its first answer
 
-	cmd    *exec.Cmd
-	exited chan struct{}
+	// perOp is what the last load took of the processors for each operation, in
+	// microseconds: the server and, beside it, its database.
+	perOp [2]float64
+
+	cmd      *exec.Cmd
+	exited   chan struct{}
+	database *database // nil: none
 }
 
 // start runs s on a free port of the loopback address, with its data in dir,
@@ -199,14 +213,26 @@ func (s server) start(ctx context.Context, dir string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
+	args = pinned(s.cores, args...)
+	env := s.env
+	var db *database
+	if s.postgres != "" {
+		if db, err = startDatabase(ctx, s.postgres, dir, s.cores); err != nil {
+			return nil, err
+		}
+		env = append(slices.Clip(env), "BERTH_METADATA_POSTGRES_URL="+db.url())
+	}
 	cmd := exec.Command(args[0], args[1:]...) // output goes nowhere: a log is no part of a load
-	cmd.Env = append(os.Environ(), s.env...)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // never outlives bench
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
+		if db != nil {
+			err = errors.Join(err, db.stop())
+		}
 		return nil, err
 	}
-	t := &target{addr: addr, pid: cmd.Process.Pid, cmd: cmd, exited: make(chan struct{})}
+	t := &target{addr: addr, pid: cmd.Process.Pid, cmd: cmd, exited: make(chan struct{}), database: db}
 	go func() {
 		defer close(t.exited)
 		cmd.Wait() // how it ended is in cmd.ProcessState
@@ -216,6 +242,14 @@ func (s server) start(ctx context.Context, dir string) (*target, error) {
 	}
 	t.ready = time.Since(begin)
 	return t, nil
+}
+
+// pinned is a command on that many cores at most, 0 for all.
+func pinned(cores int, args ...string) []string {
+	if cores == 0 {
+		return args
+	}
+	return append([]string{"taskset", "-c", fmt.Sprintf("0-%d", cores-1)}, args...)
 }
 
 // freeAddress is one that nobody listens on at this moment.
@@ -257,8 +291,11 @@ func (t *target) ping(ctx context.Context) error {
 }
 
 // stop ends the server and waits until it is gone. One that had to be killed,
-// or that ended before by itself, is an error.
-func (t *target) stop() error {
+// or that ended before by itself, is an error. Its database ends after it.
+func (t *target) stop() (err error) {
+	if t.database != nil {
+		defer func() { err = errors.Join(err, t.database.stop()) }()
+	}
 	select {
 	case <-t.exited:
 		return fmt.Errorf("the server ended by itself: %s", t.cmd.ProcessState)

@@ -1,14 +1,18 @@
 package app
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/berth-registry/berth/internal/access"
@@ -85,6 +89,51 @@ func BenchmarkToken(b *testing.B) {
 			s.token(b, key, "repository:bench/app:pull")
 		}
 	})
+}
+
+// BenchmarkBlobPush pushes blobs of 1 MiB to one repository each client: POST,
+// then PUT with all of the bytes.
+func BenchmarkBlobPush(b *testing.B) {
+	s := benchSite(b, nil)
+	var clients atomic.Int64
+	b.SetBytes(1 << 20)
+	b.SetParallelism(4)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		client := &http.Client{Transport: &http.Transport{}}
+		defer client.CloseIdleConnections()
+		content := make([]byte, 1<<20)
+		repo := fmt.Sprint("bench/push-", clients.Add(1))
+		for i := uint64(0); pb.Next(); i++ {
+			binary.BigEndian.PutUint64(content, i)
+			copy(content[8:], repo)
+			if err := s.push(client, repo, content); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
+func (s *benchServer) push(client *http.Client, repo string, content []byte) error {
+	resp, err := client.Post(s.URL+"/v2/"+repo+"/blobs/uploads/", "", nil)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	to := s.URL + resp.Header.Get("Location") + "?digest=" + string(oci.SHA256.FromBytes(content))
+	r, err := http.NewRequest(http.MethodPut, to, bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	if resp, err = client.Do(r); err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		return fmt.Errorf("status %s", resp.Status)
+	}
+	return nil
 }
 
 // benchServer is a site on loopback with the manifest bench/app:v1.

@@ -26,9 +26,9 @@ const (
 
 // upload is one caller's view of a session. The session itself is its row.
 type upload struct {
-	r       *Registry
-	row     meta.Upload
-	dropped bool // the row is gone
+	r     *Registry
+	row   meta.Upload
+	ended bool // the session, and its lease with it
 }
 
 func (u *upload) ID() string    { return u.row.ID }
@@ -62,7 +62,7 @@ func (u *upload) Commit(ctx context.Context, off int64, r io.Reader, d oci.Diges
 		if err == nil {
 			err = u.commit(ctx, l, h, d)
 		}
-		if err != nil && received && !u.dropped {
+		if err != nil && received && !u.ended {
 			err = errors.Join(err, u.save(ctx, h))
 		}
 		return err
@@ -109,6 +109,7 @@ func (u *upload) commit(ctx context.Context, l *lease, h oci.Hash, d oci.Digest)
 	if err != nil {
 		return u.coded(err)
 	}
+	u.ended = true
 	if !kept {
 		u.free(ctx, meta.DeadObject{Key: u.row.ID})
 	}
@@ -147,7 +148,7 @@ func (u *upload) drop(ctx context.Context) error {
 	if err := u.r.db.CancelUpload(ctx, u.row); err != nil {
 		return err
 	}
-	u.dropped = true
+	u.ended = true
 	u.free(ctx, meta.DeadObject{Key: u.row.ID, Unsealed: true, Size: u.row.Size, State: u.row.State})
 	return nil
 }
@@ -224,6 +225,9 @@ func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context,
 // then the lease runs out by itself.
 func (u *upload) release(ctx context.Context, l *lease) {
 	l.stop()
+	if u.ended {
+		return
+	}
 	ctx, db, id, version := context.WithoutCancel(ctx), u.r.db, u.row.ID, u.row.Version
 	if !errors.Is(db.ReleaseUpload(ctx, id, version), meta.ErrUnavailable) {
 		return

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,9 +30,49 @@ func (db *DB) record(t *tx, ctx context.Context, fill func(*audit.Event)) error 
 
 const auditColumns = `id, at, request, identity, key_id, address, agent, action, project, repository, reference, digest, bytes, status, reason`
 
-// insertAudit cleans an event and gives it its id and, where it has none, its
+// auditWidth is the number of those columns.
+const auditWidth = 15
+
+// auditRows are how many events one statement may insert, the most first: a few
+// texts, so that each is prepared once.
+var auditRows = [...]int{32, 8, 1}
+
+// auditInserts are the statements, of auditRows.
+var auditInserts = func() (texts [len(auditRows)]string) {
+	for i, n := range auditRows {
+		list := make([]string, n)
+		for row := range list {
+			args := make([]string, auditWidth)
+			for column := range args {
+				args[column] = "$" + strconv.Itoa(row*auditWidth+column+1)
+			}
+			list[row] = "(" + strings.Join(args, ", ") + ")"
+		}
+		texts[i] = `INSERT INTO audit (` + auditColumns + `) VALUES ` + strings.Join(list, ", ")
+	}
+	return texts
+}()
+
+// insertAudit cleans events and gives each its id and, where it has none, its
 // time.
-func (db *DB) insertAudit(t *tx, e audit.Event) error {
+func (db *DB) insertAudit(t *tx, events ...audit.Event) error {
+	args := make([]any, 0, min(len(events), auditRows[0])*auditWidth)
+	for i, most := range auditRows {
+		for len(events) >= most {
+			args = args[:0]
+			for j := range events[:most] {
+				args = db.auditRow(args, events[j])
+			}
+			if _, err := t.exec(auditInserts[i], args...); err != nil {
+				return err
+			}
+			events = events[most:]
+		}
+	}
+	return nil
+}
+
+func (db *DB) auditRow(args []any, e audit.Event) []any {
 	if e.Time.IsZero() {
 		e.Time = db.now()
 	}
@@ -39,11 +80,8 @@ func (db *DB) insertAudit(t *tx, e audit.Event) error {
 		e.Project = access.ProjectOf(e.Repository)
 	}
 	e.Clean()
-	_, err := t.exec(`INSERT INTO audit (`+auditColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
-		auditID(e.Time), e.Time.UnixMilli(), e.Request, e.Identity, e.Key, e.Address, e.Agent, e.Action,
+	return append(args, auditID(e.Time), e.Time.UnixMilli(), e.Request, e.Identity, e.Key, e.Address, e.Agent, e.Action,
 		e.Project, e.Repository, e.Reference, e.Digest, e.Bytes, e.Status, e.Reason)
-	return err
 }
 
 // auditID makes an id that sorts by the time of the event, which may be written
@@ -67,14 +105,7 @@ func auditBound(at time.Time) (u uuid.UUID) {
 // or none. They outlive the process at once, a loss of power with the next
 // synced transaction: what changes something is recorded along with it.
 func (db *DB) AppendAudit(ctx context.Context, events []audit.Event) error {
-	return db.hint(ctx, func(t *tx) error {
-		for _, e := range events {
-			if err := db.insertAudit(t, e); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return db.hint(ctx, func(t *tx) error { return db.insertAudit(t, events...) })
 }
 
 // PruneAudit deletes up to n of the oldest events that happened before the

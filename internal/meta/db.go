@@ -133,10 +133,24 @@ func (db *DB) write(ctx context.Context, k kind, fn func(*tx) error) error {
 	return err
 }
 
+// hintRow is hint for one statement, which returns a row; it may run twice.
+func (db *DB) hintRow(ctx context.Context, query string, args ...any) row {
+	r := db.engine.hint(ctx, query, args)
+	if db.hear.Done == nil {
+		return r
+	}
+	return row{scan: func(dest []any) error {
+		start := time.Now()
+		err := r.Scan(dest...)
+		db.hear.done(ctx, relaxed.String(), start, err)
+		return err
+	}}
+}
+
 // queryRow reads one row.
 func (db *DB) queryRow(ctx context.Context, query string, args ...any) row {
 	list, err := db.query(ctx, query, args...)
-	return row{list, err}
+	return row{rows: list, err: err}
 }
 
 func (db *DB) query(ctx context.Context, query string, args ...any) (*rows, error) {

@@ -17,6 +17,9 @@ type engine interface {
 	// where others were in the way, so that fn begins anew with what it returns.
 	// Its errors went through classify.
 	write(ctx context.Context, k kind, fn func(*tx) error) error
+	// hint is a relaxed write of a single statement, which returns rows. It may run
+	// again where it is not known to have run: the second must do no harm.
+	hint(ctx context.Context, query string, args []any) row
 	// check looks for damage of the engine's own structures.
 	check(ctx context.Context) (findings []string, err error)
 	// pools tells of the connections.
@@ -56,6 +59,9 @@ type tx struct {
 	ctx    context.Context
 	on     session
 	raised *int64 // the generation, where this transaction raised it
+	// wanted: others wait for a row that this transaction has changed or locked.
+	// It is to be free before the disk has everything, not after.
+	wanted bool
 }
 
 // exec runs a statement and counts the rows it changed.
@@ -77,7 +83,7 @@ func (t *tx) query(query string, args ...any) (*rows, error) {
 
 func (t *tx) queryRow(query string, args ...any) row {
 	list, err := t.query(query, args...)
-	return row{list, err}
+	return row{rows: list, err: err}
 }
 
 // lock is session.lock.
@@ -116,10 +122,12 @@ type rows struct {
 
 // Close may be called more than once.
 func (r *rows) Close() error {
+	err := r.Rows.Close()
 	if r.done != nil {
-		defer r.done()
+		r.done()
+		r.done = nil
 	}
-	return r.Rows.Close()
+	return err
 }
 
 // collect scans and closes rows.
@@ -140,10 +148,14 @@ func collect[T any](list *rows, scan func(*sql.Rows) (T, error)) ([]T, error) {
 type row struct {
 	rows *rows
 	err  error
+	scan func(dest []any) error // instead of these two, where it is set
 }
 
 // Scan reads the row and ends the query.
 func (r row) Scan(dest ...any) error {
+	if r.scan != nil {
+		return r.scan(dest)
+	}
 	if r.err != nil {
 		return r.err
 	}

@@ -61,6 +61,17 @@ func (o *outage) wait(ctx context.Context) error {
 	return s.err
 }
 
+// err is why a call fails that will not wait; nil: it need not fail.
+func (o *outage) err() error {
+	if s := o.standing.Load(); s != nil {
+		return s.err
+	}
+	return nil
+}
+
+// isLate reports that the server did not answer at all.
+func isLate(err error) bool { return errors.Is(err, errSilent) }
+
 // heard takes how an attempt ended that began at start; last says that it will
 // not be made again. An outage begins if the server has said nothing to anybody
 // since, or for as long as a statement may take: a single connection may break,
@@ -68,7 +79,8 @@ func (o *outage) wait(ctx context.Context) error {
 func (o *outage) heard(start int64, err error, last bool, probe func(context.Context) error) {
 	silent := err != nil && (lost(err) || isLate(err))
 	switch {
-	case errors.Is(err, context.Canceled): // by the caller, who has left
+	case err != nil && !isLate(err) && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+		// The caller has left.
 		return
 	case !silent:
 		o.answered.Store(o.now())

@@ -39,9 +39,13 @@ type postgresEngine struct {
 	pool        *sql.DB
 	config      *pgx.ConnConfig
 	connections int
+	slots       slots // as many as there are connections
 	timeout     time.Duration
 	outage      *outage
 	hear        Observer
+	walks       bool   // reads whole tables, for a check
+	emits       bool   // may commit in two steps
+	waits       string // the statement that makes a transaction wait for the disk
 
 	mu     sync.RWMutex // held for reading by each call
 	closed bool
@@ -55,18 +59,16 @@ func openPostgres(ctx context.Context, o Options) (*postgresEngine, error) {
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout
 	}
-	// A server that is gone without a word is noticed within half a minute.
-	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}}
-	config.DialFunc = dialer.DialContext
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "berth"
 	}
-	e := &postgresEngine{config: config, timeout: o.Timeout, hear: o.Observe}
+	e := &postgresEngine{config: config.Copy(), timeout: o.Timeout, hear: o.Observe, walks: o.Existing}
 	if e.timeout == 0 && o.Existing {
 		e.timeout = checkTimeout
 	}
 	e.timeout = cmp.Or(e.timeout, postgresTimeout)
 	e.outage = newOutage(e.timeout)
+	config.DialFunc = dialer.DialContext // for migrations, which take their time
 	if err := e.open(ctx, config, o); err != nil {
 		e.close()
 		return nil, fmt.Errorf("PostgreSQL database %q on %s: %w", config.Database, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))), classify(err))
@@ -74,30 +76,77 @@ func openPostgres(ctx context.Context, o Options) (*postgresEngine, error) {
 	return e, nil
 }
 
+// dialer notices within half a minute that a server is gone without a word.
+var dialer = net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}}
+
+// dial connects for statements, which do not wait so long.
+func (e *postgresEngine) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := dialer.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &patientConn{Conn: conn, limit: e.timeout + postgresGrace/2}, nil
+}
+
 func (e *postgresEngine) open(ctx context.Context, config *pgx.ConnConfig, o Options) error {
 	if err := prepareSchema(ctx, config, o.Existing); err != nil {
 		return err
 	}
-	e.pool = stdlib.OpenDB(*config, stdlib.OptionAfterConnect(e.settle))
+	var err error
+	if e.waits, err = waiting(ctx, config); err != nil {
+		return err
+	}
+	e.config.DialFunc = e.dial
+	e.pool = stdlib.OpenDB(*e.config, stdlib.OptionAfterConnect(e.settle))
 	e.connections = cmp.Or(o.Connections, max(16, 4*runtime.GOMAXPROCS(0)))
+	e.slots = newSlots(e.connections)
 	e.pool.SetMaxOpenConns(e.connections)
 	e.pool.SetMaxIdleConns(e.connections)
 	e.pool.SetConnMaxIdleTime(5 * time.Minute)
 	e.pool.SetConnMaxLifetime(time.Hour)
-	return e.pool.PingContext(ctx)
+	return e.pool.QueryRowContext(ctx, mayEmit).Scan(&e.emits)
 }
 
-// settle sets up a new connection. A server that does not wait for the disk by
-// its own settings does so here; one that waits for more keeps doing that.
+// settle sets up a new connection. Its transactions wait for the disk where they
+// say so.
+//
+// Statements are planned once for each connection and as the tests want them to
+// be: a plan made while a table was small, or was believed to be, must not read
+// it whole when it has grown. Checks do walk tables.
 func (e *postgresEngine) settle(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, `SELECT
+		set_config('enable_seqscan', $4, false), set_config('jit', 'off', false),
+		set_config('plan_cache_mode', 'force_generic_plan', false),
 		set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false),
 		set_config('idle_in_transaction_session_timeout', $3, false),
 		set_config('default_transaction_isolation', 'read committed', false),
-		set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
-			ELSE current_setting('synchronous_commit') END, false)`,
-		inMillis(e.timeout), inMillis(min(postgresLock, e.timeout)), inMillis(postgresIdle))
+		set_config('synchronous_commit', 'off', false)`,
+		inMillis(e.timeout), inMillis(min(postgresLock, e.timeout)), inMillis(postgresIdle), onOff(e.walks))
 	return err
+}
+
+// waiting is the statement that makes a transaction wait for the disk as those of
+// other programs do. A server that does not by its own settings does so here; one
+// that waits for more, such as a standby, keeps doing that.
+func waiting(ctx context.Context, config *pgx.ConnConfig) (string, error) {
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close(ctx)
+	var level string
+	err = conn.QueryRow(ctx, `SHOW synchronous_commit`).Scan(&level)
+	if level == "off" {
+		level = "on"
+	}
+	return `SELECT set_config('synchronous_commit', '` + level + `', true)`, err
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
 }
 
 func inMillis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
@@ -237,33 +286,49 @@ func (e *postgresEngine) query(ctx context.Context, query string, args []any) (l
 	if e.closed {
 		return nil, ErrClosed
 	}
-	limited, cancel := e.limit(ctx)
+	ctx = context.WithoutCancel(ctx)
+	end := e.limit()
 	for try := 1; ; try++ {
-		if err := e.outage.wait(ctx); err != nil {
-			cancel()
+		if err := e.enter(ctx, end); err != nil {
 			return nil, err
 		}
 		start := e.outage.now()
-		result, err := e.pool.QueryContext(limited, query, args...)
-		last := err == nil || try >= maxLost || worth(err) != maxLost || !pause(ctx, try)
+		result, err := e.pool.QueryContext(ctx, query, args...)
+		if err != nil {
+			e.slots.release()
+		}
+		last := err == nil || try >= maxLost || worth(err) != maxLost || time.Now().After(end) || !pause(ctx, try)
 		err = late(err)
 		e.outage.heard(start, err, last, e.ask)
-		if err == nil {
-			return &rows{Rows: result, done: cancel}, nil
-		}
-		if last {
-			cancel()
+		switch {
+		case err == nil:
+			return &rows{Rows: result, done: e.slots.release}, nil
+		case last:
 			return nil, err
 		}
 		e.hear.retried(err)
 	}
 }
 
-// limit is the time for a read or a transaction with all attempts at it, and
-// the wait for a connection: a server that is cut off from here does not keep to
-// its own limit for statements. It is not cut short with ctx.
-func (e *postgresEngine) limit(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), e.timeout+postgresGrace)
+// limit is when a read or a transaction that begins now has no time for another
+// statement, or another attempt. Each statement is bounded by the server's time
+// limit, and by that of the connection where the server does not answer at all.
+func (e *postgresEngine) limit() time.Time { return time.Now().Add(e.timeout + postgresGrace) }
+
+// enter waits for a connection to be free, at most until end, and takes its slot.
+// It fails while the server is known not to answer.
+func (e *postgresEngine) enter(ctx context.Context, end time.Time) error {
+	if err := e.outage.wait(ctx); err != nil {
+		return err
+	}
+	if err := e.slots.take(ctx, end); err != nil {
+		return late(err)
+	}
+	if err := e.outage.err(); err != nil { // it began meanwhile
+		e.slots.release()
+		return err
+	}
+	return nil
 }
 
 // check looks for constraints and indexes that the server does not vouch for.

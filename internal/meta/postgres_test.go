@@ -209,6 +209,16 @@ func TestPostgresReadOnly(t *testing.T) {
 // nothing but errors that they may try again for, and all that was acknowledged
 // is there.
 func TestPostgresRestart(t *testing.T) {
+	endUnderPushes(t, 8, (*pgtest.Server).Stop, (*pgtest.Server).Kill, (*pgtest.Server).Stop)
+}
+
+// TestPostgresCrash: many that push to one project at once share the wait for
+// the disk, and nobody is answered before it.
+func TestPostgresCrash(t *testing.T) {
+	endUnderPushes(t, 32, (*pgtest.Server).Kill, (*pgtest.Server).Kill, (*pgtest.Server).Kill)
+}
+
+func endUnderPushes(t *testing.T, n int, ends ...func(*pgtest.Server)) {
 	s := pgtest.Start(t, true)
 	db := open(t, meta.Options{Postgres: s.URL("postgres"), Timeout: 5 * time.Second})
 	put(t, db, "team/app")
@@ -217,7 +227,7 @@ func TestPostgresRestart(t *testing.T) {
 	var done sync.Map
 	var pushed, refused atomic.Int64
 	var clients sync.WaitGroup
-	for c := range 8 {
+	for c := range n {
 		clients.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				name := fmt.Sprintf("%d-%d", c, i)
@@ -234,14 +244,14 @@ func TestPostgresRestart(t *testing.T) {
 			}
 		})
 	}
-	for _, end := range []func(){s.Stop, s.Kill, s.Stop} {
+	for _, end := range ends {
 		before := pushed.Load()
 		for limit := time.Now().Add(20 * time.Second); pushed.Load() < before+20; time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(limit) {
 				t.Fatal("nothing is pushed any more")
 			}
 		}
-		end()
+		end(s)
 		time.Sleep(100 * time.Millisecond)
 		if _, err := db.Repositories(t.Context(), "", 1); !errors.Is(err, meta.ErrUnavailable) {
 			t.Errorf("read while the server is down: %v", err)

@@ -76,3 +76,71 @@ func explain(t *testing.T, pool *sql.DB, name, text string) string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// TestPostgresPullPlans: what a pull looks up goes by whole keys, also where the
+// planner knows nothing of the tables yet: never over all that a repository has.
+func TestPostgresPullPlans(t *testing.T) {
+	db, err := Open(t.Context(), Options{Postgres: schemaOnly.Database(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	pool := db.engine.(*postgresEngine).pool
+	pool.SetMaxOpenConns(1)
+	for query, keys := range map[string][]string{
+		selectManifest + manifestByTag:    {"manifests_pkey", "tags_pkey", "repositories_name_key"},
+		selectManifest + manifestByDigest: {"manifests_pkey", "manifest_reviews_pkey", "repositories_name_key"},
+		selectBlob:                        {"links_pkey", "blobs_pkey", "repositories_name_key"},
+	} {
+		plan := explain(t, pool, fmt.Sprint("p", len(query)), query)
+		for _, key := range keys {
+			if !strings.Contains(plan, "using "+key) {
+				t.Errorf("no look-up by %s for %s:\n%s", key, query, plan)
+			}
+		}
+		if n := strings.Count(plan, "_pkey"); n != len(keys)-1 || strings.Count(plan, "Index Cond: ((repository_id = ") != n-strings.Count(plan, "blobs_pkey") || strings.Contains(plan, "Filter: (digest") {
+			t.Errorf("parts of keys for %s:\n%s", query, plan)
+		}
+	}
+}
+
+// TestPostgresSyncs: transactions wait for the disk unless they are hints, and as
+// the server is set up to do, but never not at all.
+func TestPostgresSyncs(t *testing.T) {
+	for set, want := range map[string]string{"on": "on", "off": "on", "local": "local", "remote_apply": "remote_apply"} {
+		url := schemaOnly.Database(t)
+		admin, err := sql.Open("pgx", url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer admin.Close()
+		var name string
+		if err := admin.QueryRow(`SELECT current_database()`).Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := admin.Exec(`ALTER DATABASE ` + name + ` SET synchronous_commit = ` + set); err != nil {
+			t.Fatal(err)
+		}
+		defer admin.Exec(`ALTER DATABASE ` + name + ` RESET synchronous_commit`)
+		db, err := Open(t.Context(), Options{Postgres: url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		e := db.engine.(*postgresEngine)
+		if !e.emits {
+			t.Error("transactions cannot commit in two steps")
+		}
+		const ask = `SELECT current_setting('synchronous_commit')`
+		for k, want := range map[kind]string{durable: want, alone: want, relaxed: "off"} {
+			var got string
+			if err := e.write(t.Context(), k, func(t *tx) error { return t.queryRow(ask).Scan(&got) }); err != nil || got != want {
+				t.Errorf("set to %s, kind %d: %q, want %q, %v", set, k, got, want, err)
+			}
+		}
+		var got string
+		if err := e.hint(t.Context(), ask, nil).Scan(&got); err != nil || got != "off" {
+			t.Errorf("a hint: %q, %v", got, err)
+		}
+	}
+}

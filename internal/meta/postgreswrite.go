@@ -22,12 +22,17 @@ const (
 	maxLost  = 24 // a connection that ended, or none to be had: a second or two
 )
 
-// How each kind of transaction begins, in one message to the server. Those that
-// are alone queue for the row that nearly all of them change at their end.
-var begins = map[kind]string{
-	durable: `BEGIN`,
-	relaxed: `BEGIN; SET LOCAL synchronous_commit = off`,
-	alone:   `BEGIN; SELECT value FROM access_generation WHERE id = 1 FOR UPDATE`,
+// begin is how a kind of transaction begins, in one message to the server.
+// Connections are set up for relaxed ones. Those that are alone queue for the row
+// that nearly all of them change at their end.
+func (e *postgresEngine) begin(k kind) string {
+	switch k {
+	case relaxed:
+		return `BEGIN`
+	case alone:
+		return `BEGIN; ` + e.waits + `; SELECT value FROM access_generation WHERE id = 1 FOR UPDATE`
+	}
+	return `BEGIN; ` + e.waits
 }
 
 // write runs fn in a transaction that sees, with each statement, what others
@@ -41,21 +46,42 @@ func (e *postgresEngine) write(ctx context.Context, k kind, fn func(*tx) error) 
 	if e.closed {
 		return ErrClosed
 	}
-	limited, cancel := e.limit(ctx)
-	defer cancel()
+	end := e.limit()
 	for try := 1; ; try++ {
-		if err := e.outage.wait(ctx); err != nil {
+		if err := e.enter(ctx, end); err != nil {
 			return err
 		}
 		start := e.outage.now()
-		again, err := e.attempt(ctx, limited, k, fn)
-		last := err == nil || try >= again || !pause(ctx, try)
+		again, err := e.attempt(ctx, end, k, fn)
+		e.slots.release()
+		last := err == nil || try >= again || time.Now().After(end) || !pause(ctx, try)
 		e.outage.heard(start, err, last, e.ask)
 		if last {
 			return classify(err)
 		}
 		e.hear.retried(err)
 	}
+}
+
+// hint runs the statement in a transaction of its own, which saves the messages
+// that begin and end one.
+func (e *postgresEngine) hint(ctx context.Context, query string, args []any) row {
+	return row{scan: func(dest []any) error {
+		for end, try := e.limit(), 1; ; try++ {
+			list, err := e.query(ctx, query, args)
+			again := 0 // lost connections were tried already
+			if err == nil {
+				err = row{rows: list}.Scan(dest...)
+				again = worth(err)
+			} else if worth(err) == maxRaces {
+				again = maxRaces
+			}
+			if err == nil || errors.Is(err, ErrNotFound) || try >= again || time.Now().After(end) || !pause(ctx, try) {
+				return classify(err)
+			}
+			e.hear.retried(err)
+		}
+	}}
 }
 
 // pause waits longer each time, and reports whether ctx still stands.
@@ -70,19 +96,25 @@ func pause(ctx context.Context, try int) bool {
 }
 
 // attempt runs fn once. again is how many attempts its error is worth, 0 for
-// none: a commit without an answer may have been done. Once begun it is not cut
-// short with the caller's context.
-func (e *postgresEngine) attempt(caller, ctx context.Context, k kind, fn func(*tx) error) (again int, err error) {
-	conn, err := e.connect(caller, ctx)
-	if err != nil {
+// none: a commit without an answer may have been done. No statement begins after
+// end.
+func (e *postgresEngine) attempt(ctx context.Context, end time.Time, k kind, fn func(*tx) error) (again int, err error) {
+	conn, err := e.pool.Conn(ctx)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return 0, ctx.Err()
+	case err != nil:
 		return worth(err), late(err)
 	}
 	defer conn.Close()
-	if _, err := conn.ExecContext(ctx, begins[k], pgx.QueryExecModeSimpleProtocol); err != nil {
+	// Once begun, it is not cut short with ctx.
+	ctx = context.WithoutCancel(ctx)
+	if _, err := conn.ExecContext(ctx, e.begin(k), pgx.QueryExecModeSimpleProtocol); err != nil {
 		return rollback(ctx, conn, err)
 	}
-	s := &postgresSession{Conn: conn}
-	if err := protect(&tx{ctx: ctx, on: s}, fn); err != nil || s.failed != nil {
+	s := &postgresSession{Conn: conn, until: end}
+	t := &tx{ctx: ctx, on: s}
+	if err := protect(t, fn); err != nil || s.failed != nil {
 		if s.failed == nil {
 			return rollback(ctx, conn, err)
 		}
@@ -96,7 +128,7 @@ func (e *postgresEngine) attempt(caller, ctx context.Context, k kind, fn func(*t
 	if k != relaxed {
 		committed = e.hear.committing()
 	}
-	_, err = conn.ExecContext(ctx, `COMMIT`, pgx.QueryExecModeSimpleProtocol)
+	_, err = conn.ExecContext(ctx, e.commit(k, t), pgx.QueryExecModeSimpleProtocol)
 	if committed(err); err != nil {
 		if again = worth(err); again == maxLost {
 			again = 0
@@ -106,30 +138,38 @@ func (e *postgresEngine) attempt(caller, ctx context.Context, k kind, fn func(*t
 	return 0, nil
 }
 
-// connect waits for a connection until the caller leaves or ctx ends.
-func (e *postgresEngine) connect(caller, ctx context.Context) (*sql.Conn, error) {
-	wait, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(caller, cancel)()
-	conn, err := e.pool.Conn(wait)
-	if err != nil && caller.Err() != nil {
-		return nil, caller.Err()
+// commitFreeing commits in two steps, with one message to the server and one
+// answer. The first frees what the transaction holds and does not wait for the
+// disk. The second is a transaction of its own that only adds to the log: it is
+// durable when the answer comes, and with it all that the log has before it.
+// Transactions that queue for one row so share their syncs. Both run on one
+// connection, which ends with the server process: where the server crashes in
+// between, there is no answer.
+func (e *postgresEngine) commitFreeing() string {
+	return `SET LOCAL synchronous_commit = off; COMMIT; ` + e.waits + `, pg_logical_emit_message(true, 'berth', ''::text)`
+}
+
+// mayEmit asks whether that function is there and may be called.
+const mayEmit = `SELECT COALESCE(bool_or(has_function_privilege(oid, 'EXECUTE')), FALSE) FROM pg_proc WHERE proname = 'pg_logical_emit_message'`
+
+// commit is how a transaction of that kind ends.
+func (e *postgresEngine) commit(k kind, t *tx) string {
+	if k == durable && t.wanted && e.emits {
+		return e.commitFreeing()
 	}
-	return conn, err
+	return `COMMIT`
 }
 
 // late makes the end of this package's own time limits what it means.
 func late(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w: %w: %w", ErrUnavailable, errLate, err)
+	switch {
+	case errors.Is(err, errSilent):
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %w: %w", ErrUnavailable, errSilent, err)
 	}
 	return err
 }
-
-// errLate is beside ErrUnavailable where the server did not answer at all.
-var errLate = errors.New("no answer in time")
-
-func isLate(err error) bool { return errors.Is(err, errLate) }
 
 // rollback ends a transaction that failed. Where that fails too, the connection
 // is not used again, and the server ends the transaction with it.
@@ -166,6 +206,9 @@ func worth(err error) int {
 // none to be had now, rather than what the server says of a statement.
 func lost(err error) bool {
 	var e *pgconn.PgError
+	if errors.Is(err, errSilent) {
+		return false
+	}
 	if errors.As(err, &e) {
 		switch e.Code {
 		case "57P01", "57P02", "57P03", "57P05", "25P03": // shutting down, crashed, starting, idle for too long
@@ -215,11 +258,23 @@ func postgresKind(err error) error {
 // failed there is nothing left to commit, whatever fn makes of it.
 type postgresSession struct {
 	*sql.Conn
-	failed error // the first that did
+	until  time.Time // no statement begins later
+	failed error     // the first that did
+}
+
+// begin ends a transaction that takes so long that others wait in vain.
+func (s *postgresSession) begin() error {
+	if s.failed == nil && time.Now().After(s.until) {
+		s.failed = fmt.Errorf("%w: the transaction takes too long", errSilent)
+	}
+	return s.failed
 }
 
 // ExecContext runs a statement that changes rows.
 func (s *postgresSession) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
 	res, err := s.Conn.ExecContext(ctx, query, args...)
 	s.note(err)
 	return res, err
@@ -227,6 +282,9 @@ func (s *postgresSession) ExecContext(ctx context.Context, query string, args ..
 
 // QueryContext runs a statement that returns rows.
 func (s *postgresSession) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
 	list, err := s.Conn.QueryContext(ctx, query, args...)
 	s.note(err)
 	return list, err

@@ -27,14 +27,17 @@ type Blob struct {
 }
 
 const (
-	manifestByTag = `, -1 FROM repositories r
-		JOIN tags t ON t.repository_id = r.id AND t.name = $2
-		JOIN manifests m ON m.repository_id = t.repository_id AND m.digest = t.digest
-		WHERE r.name = $1`
-	manifestByDigest = `, COALESCE(v.since, -1) FROM repositories r
-		JOIN manifests m ON m.repository_id = r.id AND m.digest = $2
-		LEFT JOIN manifest_reviews v ON v.repository_id = m.repository_id AND v.digest = m.digest
-		WHERE r.name = $1`
+	// Nested, so that there is one way to go: a planner that knows little of the
+	// tables may begin a join with all of the repository's manifests, or walk the
+	// index for all of that digest.
+	manifestByTag = `, -1 FROM manifests m WHERE (m.repository_id, m.digest) =
+		(SELECT t.repository_id, t.digest FROM tags t
+		WHERE t.repository_id = (SELECT r.id FROM repositories r WHERE r.name = $1) AND t.name = $2)`
+	manifestByDigest = `, COALESCE((SELECT v.since FROM manifest_reviews v
+		WHERE v.repository_id = m.repository_id AND v.digest = m.digest), -1) FROM manifests m
+		WHERE m.repository_id = (SELECT r.id FROM repositories r WHERE r.name = $1) AND m.digest = $2`
+	selectBlob = `SELECT b.size, b.key, l.seen_at FROM links l JOIN blobs b ON b.digest = l.digest
+		WHERE l.repository_id = (SELECT r.id FROM repositories r WHERE r.name = $1) AND l.digest = $2 AND NOT b.damaged`
 	selectManifest = `SELECT m.digest, m.media_type, m.size, m.content`
 	selectResolved = `SELECT m.digest, m.media_type, m.size`
 )
@@ -65,25 +68,17 @@ func (db *DB) Resolve(ctx context.Context, repo string, ref oci.Ref) (Manifest, 
 // Blob finds a blob that repo links. Errors: ErrNotFound, ErrNoRepository.
 func (db *DB) Blob(ctx context.Context, repo string, d oci.Digest) (Blob, error) {
 	var b Blob
-	err := db.queryRow(ctx, `SELECT b.size, b.key, l.seen_at FROM repositories r
-		JOIN links l ON l.repository_id = r.id AND l.digest = $2
-		JOIN blobs b ON b.digest = l.digest
-		WHERE r.name = $1 AND NOT b.damaged`, repo, d.String()).Scan(&b.Size, &b.Key, &b.SeenAt)
+	err := db.queryRow(ctx, selectBlob, repo, d.String()).Scan(&b.Size, &b.Key, &b.SeenAt)
 	return b, db.whyNotFound(ctx, repo, err)
 }
 
 // TouchBlob notes that a client was told of the blob, which keeps collection
 // away while it pushes the manifest. Errors: ErrNotFound (collected meanwhile).
 func (db *DB) TouchBlob(ctx context.Context, repo string, d oci.Digest) error {
-	return db.hint(ctx, func(t *tx) error {
-		n, err := t.exec(`UPDATE links SET seen_at = $3
-			WHERE repository_id = (SELECT id FROM repositories WHERE name = $1) AND digest = $2`,
-			repo, d.String(), db.millis())
-		if err == nil && n == 0 {
-			err = ErrNotFound
-		}
-		return err
-	})
+	var seen int64
+	return db.hintRow(ctx, `UPDATE links SET seen_at = $3
+		WHERE repository_id = (SELECT id FROM repositories WHERE name = $1) AND digest = $2 RETURNING seen_at`,
+		repo, d.String(), db.millis()).Scan(&seen)
 }
 
 // whyNotFound tells a missing repository from missing content; only a miss

@@ -88,6 +88,14 @@ func (e *sqliteEngine) write(ctx context.Context, k kind, fn func(*tx) error) er
 	return e.writer.do(&write{ctx: ctx, fn: fn, relaxed: k == relaxed, done: make(chan struct{})})
 }
 
+// hint reads the row within the transaction, for the connection is another's
+// after it.
+func (e *sqliteEngine) hint(ctx context.Context, query string, args []any) row {
+	return row{scan: func(dest []any) error {
+		return e.write(ctx, relaxed, func(t *tx) error { return t.queryRow(query, args...).Scan(dest...) })
+	}}
+}
+
 func (e *sqliteEngine) check(ctx context.Context) (findings []string, err error) {
 	for _, query := range []string{
 		`PRAGMA quick_check(20)`,

@@ -3,6 +3,8 @@ package meta
 import (
 	"context"
 	"database/sql"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -27,9 +29,7 @@ func (s *statements) get(ctx context.Context, query string) (*sql.Stmt, error) {
 	if st := s.byTxt[query]; st != nil {
 		return st, nil
 	}
-	// "$1" is a name to SQLite, bound in the order of first appearance; "?1"
-	// is the position that it is to PostgreSQL.
-	st, err := s.prepare(context.WithoutCancel(ctx), strings.ReplaceAll(query, "$", "?"))
+	st, err := s.prepare(context.WithoutCancel(ctx), positions(query))
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -38,6 +38,24 @@ func (s *statements) get(ctx context.Context, query string) (*sql.Stmt, error) {
 	}
 	s.byTxt[query] = st
 	return st, nil
+}
+
+var argument = regexp.MustCompile(`\$[0-9]+`)
+
+// positions writes arguments as SQLite wants them. "$1" is a name to it, bound in
+// the order of first appearance; "?1" is the position that it is to PostgreSQL.
+// A number is a name too, which costs a search with each execution, so that
+// those that stand in order and once are a plain "?".
+func positions(query string) string {
+	n, ordered := 0, true
+	for _, arg := range argument.FindAllString(query, -1) {
+		n++
+		ordered = ordered && arg == "$"+strconv.Itoa(n)
+	}
+	if ordered {
+		return argument.ReplaceAllString(query, "?")
+	}
+	return strings.ReplaceAll(query, "$", "?")
 }
 
 // ExecContext runs a statement that changes rows.

@@ -35,6 +35,14 @@ const selectUpload = `SELECT u.id, u.repository, u.algorithm, u.size, u.version,
 	JOIN plans l ON l.id = COALESCE(p.plan_id, o.plan_id, 'default')
 	WHERE u.id = $1 AND u.repository = $2 AND u.owner = $3`
 
+// leaseUpload returns the same columns.
+const leaseUpload = `UPDATE uploads SET lease_owner = $5, lease_until = $6, version = version + $8
+	WHERE id = $1 AND repository = $2 AND owner = $3 AND (lease_until <= $7 OR lease_owner = $5)
+	RETURNING id, repository, algorithm, size, version, hash, state,
+		(SELECT l.max_blob FROM plans l WHERE l.id = COALESCE((SELECT p.plan_id FROM projects p WHERE p.name = $4),
+			(SELECT o.plan_id FROM organizations o WHERE o.id =
+				COALESCE((SELECT p.organization_id FROM projects p WHERE p.name = $4), 'default')), 'default'))`
+
 func (r row) scanUpload() (u Upload, err error) {
 	err = r.Scan(&u.ID, &u.Repository, &u.Algorithm, &u.Size, &u.Version, &u.Hash, &u.State, &u.MaxBlob)
 	return u, err
@@ -52,13 +60,17 @@ func owner(ctx context.Context) string {
 // CreateUpload stores a new session of the caller that nobody leases. It is synced with the
 // first bytes that arrive: a session without any is nothing to lose.
 func (db *DB) CreateUpload(ctx context.Context, u Upload) error {
-	return db.hint(ctx, func(t *tx) error {
-		_, err := t.exec(`INSERT INTO uploads
-			(id, repository, algorithm, size, version, lease_owner, lease_until, updated_at, hash, state, owner)
-			VALUES ($1, $2, $3, $4, 0, '', 0, $5, $6, $7, $8)`,
-			u.ID, u.Repository, string(u.Algorithm), u.Size, db.millis(), u.Hash, u.State, owner(ctx))
-		return err
-	})
+	err := db.hintRow(ctx, `INSERT INTO uploads
+		(id, repository, algorithm, size, version, lease_owner, lease_until, updated_at, hash, state, owner)
+		VALUES ($1, $2, $3, $4, 0, '', 0, $5, $6, $7, $8)
+		ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at
+		WHERE uploads.repository = excluded.repository AND uploads.owner = excluded.owner AND uploads.version = 0
+		RETURNING id`,
+		u.ID, u.Repository, string(u.Algorithm), u.Size, db.millis(), u.Hash, u.State, owner(ctx)).Scan(&u.ID)
+	if errors.Is(err, ErrNotFound) {
+		err = ErrExists
+	}
+	return err
 }
 
 // Upload reads a session. Errors: ErrNotFound, also for another repository's
@@ -78,20 +90,16 @@ func (db *DB) LeaseUpload(ctx context.Context, repo, id string, ttl time.Duratio
 	if !db.shared {
 		return db.leaseHere(ctx, repo, id)
 	}
-	err = db.hint(ctx, func(t *tx) error {
-		now := db.millis()
-		n, err := t.exec(`UPDATE uploads SET lease_owner = $4, lease_until = $5, version = version + $7
-			WHERE id = $1 AND repository = $2 AND owner = $3 AND lease_until <= $6`,
-			id, repo, owner(ctx), db.owner, now+ttl.Milliseconds(), now, 1+rand.Int64N(maxLeaseStep))
-		if err != nil {
-			return err
-		}
-		u, err = t.queryRow(selectUpload, id, repo, owner(ctx), access.ProjectOf(repo)).scanUpload()
-		if err == nil && n == 0 {
-			err = ErrLeased
-		}
-		return err
-	})
+	now := db.millis()
+	// A name of its own for each lease, so that asking twice is taking it once.
+	u, err = db.hintRow(ctx, leaseUpload, id, repo, owner(ctx), access.ProjectOf(repo),
+		db.owner+"/"+newID(), now+ttl.Milliseconds(), now, 1+rand.Int64N(maxLeaseStep)).scanUpload()
+	if !errors.Is(err, ErrNotFound) {
+		return u, err
+	}
+	if u, err = db.Upload(ctx, repo, id); err == nil {
+		err = ErrLeased
+	}
 	return u, err
 }
 
@@ -121,10 +129,12 @@ func (db *DB) RenewUpload(ctx context.Context, id string, version int64, ttl tim
 	if !db.shared {
 		return nil
 	}
-	return db.hint(ctx, func(t *tx) error {
-		return fenced(t.exec(`UPDATE uploads SET lease_until = $3 WHERE id = $1 AND version = $2`,
-			id, version, db.millis()+ttl.Milliseconds()))
-	})
+	err := db.hintRow(ctx, `UPDATE uploads SET lease_until = $3 WHERE id = $1 AND version = $2 RETURNING id`,
+		id, version, db.millis()+ttl.Milliseconds()).Scan(&id)
+	if errors.Is(err, ErrNotFound) {
+		err = ErrLeased
+	}
+	return err
 }
 
 // SaveUpload stores a session's progress; the lease stays.
@@ -145,22 +155,27 @@ func (db *DB) ReleaseUpload(ctx context.Context, id string, version int64) error
 		db.leases.Delete(id)
 		return nil
 	}
-	return db.hint(ctx, func(t *tx) error {
-		_, err := t.exec(`UPDATE uploads SET lease_until = 0, version = version + 1
-			WHERE id = $1 AND version = $2`, id, version)
-		return err
-	})
+	err := db.hintRow(ctx, `UPDATE uploads SET lease_until = 0, version = version + 1
+		WHERE id = $1 AND version = $2 RETURNING id`, id, version).Scan(&id)
+	if errors.Is(err, ErrNotFound) { // given back, lost or ended before
+		err = nil
+	}
+	return err
 }
 
-// CancelUpload ends a session that the caller leases; its bytes become a dead
-// object. Errors: ErrLeased.
+// CancelUpload ends a session that the caller leases, and the lease; its bytes
+// become a dead object. Errors: ErrLeased.
 func (db *DB) CancelUpload(ctx context.Context, u Upload) error {
-	return db.update(ctx, func(t *tx) error {
+	err := db.update(ctx, func(t *tx) error {
 		if _, err := endUpload(t, u); err != nil {
 			return err
 		}
 		return bury(t, DeadObject{Key: u.ID, Unsealed: true, Size: u.Size, State: u.State, Bytes: u.Size}, db.millis())
 	})
+	if err == nil {
+		db.leases.Delete(u.ID)
+	}
+	return err
 }
 
 // endUpload returns the session's repository, which may have been renamed since

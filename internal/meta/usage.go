@@ -113,16 +113,8 @@ func (p *place) grow(t *tx, what Quota, by int64) error {
 	if by == 0 {
 		return nil
 	}
-	limit := p.quotas.storage
-	if what == Repositories {
-		limit = p.quotas.repositories
-	}
-	if limit == 0 {
-		limit = math.MaxInt64
-	}
-	add := func() (int64, error) { return t.exec(growth[what], p.project, by, limit) }
-	n, err := add()
-	if err != nil || n == 1 {
+	charged, err := p.charge(t, what, by)
+	if err != nil || charged {
 		return err
 	}
 	// A project that never used anything may have no row, or had none until now.
@@ -130,13 +122,33 @@ func (p *place) grow(t *tx, what Quota, by int64) error {
 		ON CONFLICT (project_id) DO NOTHING`, p.project); err != nil {
 		return err
 	}
-	if n, err = add(); err != nil || n == 1 {
+	if charged, err = p.charge(t, what, by); err != nil || charged {
 		return err
 	}
-	return p.exceeded(t, what, by, limit)
+	return p.exceeded(t, what, by)
 }
 
-func (p *place) exceeded(t *tx, what Quota, by, limit int64) error {
+// charge adds to what the project uses, which has a row, unless it would exceed
+// the limit.
+func (p *place) charge(t *tx, what Quota, by int64) (charged bool, err error) {
+	t.wanted = true
+	n, err := t.exec(growth[what], p.project, by, p.limit(what))
+	return n == 1, err
+}
+
+// limit of a quota of the project; one of 0 is none.
+func (p *place) limit(what Quota) int64 {
+	limit := p.quotas.storage
+	if what == Repositories {
+		limit = p.quotas.repositories
+	}
+	if limit == 0 {
+		limit = math.MaxInt64
+	}
+	return limit
+}
+
+func (p *place) exceeded(t *tx, what Quota, by int64) error {
 	var storage, repositories int64
 	if err := t.queryRow(`SELECT storage, repositories FROM project_usage WHERE project_id = $1`, p.project).Scan(&storage, &repositories); err != nil {
 		return err
@@ -145,7 +157,7 @@ func (p *place) exceeded(t *tx, what Quota, by, limit int64) error {
 	if what == Repositories {
 		used = repositories
 	}
-	return &QuotaError{Quota: what, Limit: limit, Used: used, Asked: by}
+	return &QuotaError{Quota: what, Limit: p.limit(what), Used: used, Asked: by}
 }
 
 // shrink takes bytes off what a project uses.
@@ -159,13 +171,24 @@ func shrink(t *tx, project string, bytes int64) error {
 
 // holdBlob counts a new link to a blob; the first one in the project is charged.
 func (p *place) holdBlob(t *tx, d oci.Digest, size int64) error {
+	if p.blobSize == 0 || size <= p.blobSize {
+		// Most are new to the project: charged at once, which locks the usage too.
+		charged, err := p.charge(t, Storage, size)
+		if err != nil {
+			return err
+		}
+		if charged {
+			links, err := p.countLink(t, d)
+			if err == nil && links > 1 {
+				err = shrink(t, p.project, size)
+			}
+			return err
+		}
+	}
 	if err := lockUsage(t, p.project); err != nil {
 		return err
 	}
-	var links int64
-	err := t.queryRow(`INSERT INTO project_blobs (project_id, digest, links) VALUES ($1, $2, 1)
-		ON CONFLICT (project_id, digest) DO UPDATE SET links = project_blobs.links + 1 RETURNING links`,
-		p.project, d.String()).Scan(&links)
+	links, err := p.countLink(t, d)
 	if err != nil || links > 1 {
 		return err
 	}
@@ -175,9 +198,19 @@ func (p *place) holdBlob(t *tx, d oci.Digest, size int64) error {
 	return p.grow(t, Storage, size)
 }
 
+// countLink counts a new link of the project to a blob. The project's usage is
+// locked.
+func (p *place) countLink(t *tx, d oci.Digest) (links int64, err error) {
+	err = t.queryRow(`INSERT INTO project_blobs (project_id, digest, links) VALUES ($1, $2, 1)
+		ON CONFLICT (project_id, digest) DO UPDATE SET links = project_blobs.links + 1 RETURNING links`,
+		p.project, d.String()).Scan(&links)
+	return links, err
+}
+
 // lockUsage keeps others from changing what a project with repositories uses.
 // It comes before project_blobs everywhere, so that nobody waits in a circle.
 func lockUsage(t *tx, project string) error {
+	t.wanted = true
 	return t.lock(`SELECT project_id FROM project_usage WHERE project_id = $1`, project)
 }
 

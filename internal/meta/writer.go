@@ -23,11 +23,11 @@ func (e *MissingError) Error() string {
 // newID makes an id that sorts by its time of birth.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
-// CommitBlob ends the session u, which the caller leases and has sealed, and
-// links its bytes into its repository as blob d. Where another upload brought
-// the same content before, that one is linked, u's bytes become a dead object,
-// and kept is false. Errors: ErrLeased; ErrNoRepository of a deleted project;
-// *QuotaError.
+// CommitBlob ends the session u, which the caller leases and has sealed, with its
+// lease, and links its bytes into its repository as blob d. Where another upload
+// brought the same content before, that one is linked, u's bytes become a dead
+// object, and kept is false. Errors: ErrLeased; ErrNoRepository of a deleted
+// project; *QuotaError.
 func (db *DB) CommitBlob(ctx context.Context, u Upload, d oci.Digest) (kept bool, err error) {
 	err = db.content(ctx, func(t *tx) error {
 		name, err := endUpload(t, u) // by which the repository goes now
@@ -48,6 +48,9 @@ func (db *DB) CommitBlob(ctx context.Context, u Upload, d oci.Digest) (kept bool
 		}
 		return db.link(t, p, d, u.Size)
 	})
+	if err == nil {
+		db.leases.Delete(u.ID)
+	}
 	return kept, err
 }
 

@@ -28,7 +28,7 @@ type Options struct {
 	// Required by Observer.
 	Status func(registry.Code) int
 	Queue  int           // events that may wait; 8192
-	Batch  int           // events of one transaction at most; 256
+	Batch  int           // events of one transaction at most; 512
 	Delay  time.Duration // how long an event may wait for others; 250 ms
 }
 
@@ -72,7 +72,7 @@ func New(store Store, o Options) *Recorder {
 		o.Queue = 8192
 	}
 	if o.Batch <= 0 {
-		o.Batch = 256
+		o.Batch = 512
 	}
 	if o.Delay <= 0 {
 		o.Delay = 250 * time.Millisecond

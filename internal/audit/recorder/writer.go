@@ -12,8 +12,9 @@ import (
 // when Close waits no longer.
 func (r *Recorder) run(ctx context.Context) {
 	defer close(r.done)
+	room := make([]audit.Event, 0, r.o.Batch+1) // one more for a gap
 	for {
-		batch := r.gather()
+		batch := r.gather(room)
 		if len(batch) == 0 {
 			return
 		}
@@ -25,8 +26,7 @@ func (r *Recorder) run(ctx context.Context) {
 
 // gather waits for an event and then, for a moment, for those that come along.
 // It returns none when the recorder is closed and the queue empty.
-func (r *Recorder) gather() []audit.Event {
-	batch := make([]audit.Event, 0, r.o.Batch)
+func (r *Recorder) gather(batch []audit.Event) []audit.Event {
 	select {
 	case e := <-r.queue:
 		batch = append(batch, e)

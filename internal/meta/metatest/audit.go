@@ -12,6 +12,7 @@ import (
 
 var auditCases = []testCase{
 	{"audit events come back whole", auditRoundTrip},
+	{"many audit events at once", auditMany},
 	{"audit is clean", auditClean},
 	{"audit sorts by when it happened", auditOrder},
 	{"audit filters", auditFilters},
@@ -71,6 +72,28 @@ func auditRoundTrip(e *env) {
 	}
 	if !got[1].Time.Equal(e.clock.now()) {
 		e.Errorf("an event without a time is of %v", got[1].Time)
+	}
+}
+
+// auditMany: however many are written at once, each comes back as it was, in
+// that order.
+func auditMany(e *env) {
+	now := e.clock.now().UTC()
+	var want []audit.Event
+	for i := range 2*32 + 2*8 + 3 {
+		s := fmt.Sprint(i)
+		want = append(want, audit.Event{
+			Time: now, Request: "r" + s, Identity: "user:" + s, Key: "k" + s, Address: "a" + s, Agent: "g" + s, Action: "x." + s, Project: "p" + s,
+			Repository: "p" + s + "/app", Reference: "t" + s, Digest: "d" + s, Bytes: int64(i), Status: 1000 + i, Reason: "why " + s,
+		})
+	}
+	e.append(slices.Clone(want)...)
+	got := e.trail(meta.AuditFilter{}, 1000)
+	for i := range got {
+		got[i].ID = ""
+	}
+	if !slices.Equal(got, want) {
+		e.Errorf("%d events come back as %+v", len(want), got)
 	}
 }
 
