@@ -79,8 +79,9 @@ func (c *collection) drain(ctx context.Context, batch int, step func(context.Con
 		if err := c.pace.wait(ctx); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
+		began := time.Now()
 		rows, got, err := step(ctx, batch)
-		c.pace.spent(rows)
+		c.pace.spent(rows, time.Since(began))
 		c.count(got)
 		if err != nil {
 			errs = append(errs, err)
@@ -149,7 +150,7 @@ func (c *collection) sweep(ctx context.Context) error {
 		if err := c.pace.wait(ctx); err != nil {
 			return true, err
 		}
-		c.pace.spent(1)
+		c.pace.spent(1, 0)
 		return c.beingWritten(ctx, key)
 	})
 	c.count(Collected{Swept: n})
@@ -173,7 +174,12 @@ func (r *Registry) beingWritten(ctx context.Context, key string) (bool, error) {
 	return kind != "blob", nil
 }
 
-// pace spreads work over time: so many rows a second, 0 for no bound.
+// restShare is how much longer than it works collection rests: where all are
+// slow, it slows down more than they do.
+const restShare = 3
+
+// pace spreads work over time: so many rows a second, and rests in between. A
+// rate of 0 is no bound, and no rest.
 type pace struct {
 	rate int
 	next time.Time
@@ -198,9 +204,9 @@ func (p *pace) wait(ctx context.Context) error {
 	}
 }
 
-func (p *pace) spent(rows int) {
+func (p *pace) spent(rows int, took time.Duration) {
 	if p.rate > 0 {
-		p.next = time.Now().Add(time.Duration(rows) * time.Second / time.Duration(p.rate))
+		p.next = time.Now().Add(max(time.Duration(rows)*time.Second/time.Duration(p.rate), restShare*took))
 	}
 }
 

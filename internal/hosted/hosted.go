@@ -83,7 +83,8 @@ type Options struct {
 	// DeadAfter is how long the bytes of what was deleted stay in the blob store:
 	// longer than any URL of them is good. 0: they go with the next collection.
 	DeadAfter time.Duration
-	// Rate bounds how many rows a second collection looks at. 0: no bound.
+	// Rate bounds how many rows a second collection looks at; between its steps it
+	// rests for longer than they take. 0: no bound, and no rest.
 	Rate int
 	// SweepEvery is how often a blob store that can be swept is; SweepAge how old
 	// what is swept must be. Default 1 hour.
