@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
@@ -81,29 +80,22 @@ func Start(t testing.TB) *Server {
 
 // External is a service that runs elsewhere, as the environment describes it;
 // nil: it describes none. docs/s3-providers.md tells how.
-func External(t testing.TB) *Service {
-	t.Helper()
+func External() *Service {
 	endpoint := os.Getenv("BERTH_TEST_S3_ENDPOINT")
 	if endpoint == "" {
 		return nil
 	}
-	cfg, err := config.LoadDefaultConfig(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Region = cmp.Or(os.Getenv("BERTH_TEST_S3_REGION"), cfg.Region, "us-east-1")
 	return &Service{
-		Endpoint: endpoint, Bucket: cmp.Or(os.Getenv("BERTH_TEST_S3_BUCKET"), Bucket), Config: cfg,
+		Endpoint: endpoint, Bucket: cmp.Or(os.Getenv("BERTH_TEST_S3_BUCKET"), Bucket), Region: os.Getenv("BERTH_TEST_S3_REGION"),
 		HostStyle: os.Getenv("BERTH_TEST_S3_PATH_STYLE") == "false", Checksum: os.Getenv("BERTH_TEST_S3_CHECKSUM"),
 	}
 }
 
 // Service is what a store needs to know of a service.
 type Service struct {
-	Endpoint, Bucket string
-	Config           aws.Config
-	HostStyle        bool   // the bucket's name is part of the host's
-	Checksum         string // "": the default
+	Endpoint, Bucket, Region string
+	HostStyle                bool   // the bucket's name is part of the host's
+	Checksum                 string // "": the default
 }
 
 // StartAll runs a versitygw and, where it is installed, a MinIO.
