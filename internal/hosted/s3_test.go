@@ -205,10 +205,21 @@ func TestS3Unavailable(t *testing.T) {
 	}
 	_, err = b.Open(t.Context(), 0, 1)
 	registrytest.WantCode(t, "read from an overloaded service", err, registry.Unavailable)
-	status, code = http.StatusNotFound, "NoSuchUpload"
-	registrytest.WantCode(t, "write to a lost upload", u.Append(t.Context(), 6<<20, bytes.NewReader(data)), registry.UploadUnknown)
+	fault := rec.Fault
 	rec.Fault = nil
 	if _, err := u.Commit(t.Context(), 6<<20, nil, d.Digest); err != nil {
 		t.Errorf("an upload that failed for a while: %v", err)
 	}
+	if u, err = r.StartUpload(t.Context(), repo, registry.UploadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Append(t.Context(), 0, bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	rec.Fault = fault
+	status, code = http.StatusNotFound, "NoSuchUpload"
+	registrytest.WantCode(t, "write to a lost upload", u.Append(t.Context(), 6<<20, bytes.NewReader(data)), registry.UploadUnknown)
+	rec.Fault = nil
+	_, err = r.ResumeUpload(t.Context(), repo, u.ID())
+	registrytest.WantCode(t, "resume a lost upload", err, registry.UploadUnknown)
 }

@@ -180,6 +180,9 @@ func (u *upload) receive(ctx context.Context, l *lease, r io.Reader, h oci.Hash)
 		if err == nil {
 			err = errors.New("the blob store kept fewer bytes than it read")
 		}
+		if errors.Is(err, blob.ErrNotFound) { // for good: a process that died or froze has sealed them
+			err = errors.Join(err, u.drop(ctx))
+		}
 		return false, u.coded(err)
 	}
 	setState(&u.row, s)
