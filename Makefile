@@ -40,7 +40,7 @@ acceptance: ## test/ as for a release: 200 kills, blobs of 1 GiB, of 6 GiB on S3
 	BERTH_KILLS=200 BERTH_BLOB_MIB=1024 BERTH_S3_BLOB_MIB=6144 BERTH_S3_MIB=2048 BERTH_S3_DISCARD=true $(MAKE) --no-print-directory clients
 
 soak: ## random load on a fleet whose parts are killed, for SOAK (30m); see docs/soak.md
-	scripts/install-test-tools check
+	scripts/install-test-tools soak
 	cd test && SOAK=$(SOAK) go test ./soak -run TestReplicas -v -count 1 -timeout 0
 
 bench: ## the same loads on Berth, on distribution and on a bare server

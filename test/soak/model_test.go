@@ -139,6 +139,23 @@ func TestUntilBlob(t *testing.T) {
 	}
 }
 
+// TestDeletedTooLate: what an index held has been without it since the index
+// may have been collected, not since a client wanted to delete it.
+func TestDeletedTooLate(t *testing.T) {
+	r, child := newRepo("x/y", false, testGraces, &crashes{}), image("child")
+	index := newManifest(document{MediaType: indexType, Manifests: []descriptor{child.descriptor()}}, "index")
+	pushed(t, r, child)
+	pushed(t, r, index)
+	for _, m := range []*manifest{child, index} {
+		m.told = m.told.Add(-90 * time.Second)
+	}
+	want := index.told.Add(2 * testGraces.Untagged)
+	deleted(t, r, &write{deletes: index})
+	if end := r.until(child); !end.Equal(want) {
+		t.Errorf("the child must be there until %v, want %v", end, want)
+	}
+}
+
 // TestForget: what is gone is forgotten, what holds or is held is not.
 func TestForget(t *testing.T) {
 	r, kept, gone := newRepo("x/y", false, testGraces, &crashes{}), image("kept"), image("gone")

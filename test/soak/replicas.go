@@ -101,7 +101,7 @@ func (f *Replicas) Check(ctx context.Context) (string, error) {
 			env = append(env, s)
 		}
 	}
-	cmd := exec.CommandContext(ctx, binary, "check", "--data", f.dir+"/berth-1")
+	cmd := exec.CommandContext(ctx, binary, "check", "--deep", "--data", f.dir+"/berth-1")
 	cmd.Env = append(env, "BERTH_METADATA_POSTGRES_URL="+f.env["POSTGRES_URL"], "BERTH_STORAGE_S3_ENDPOINT="+f.env["S3_ENDPOINT"],
 		"BERTH_STORAGE_S3_BUCKET="+f.env["S3_BUCKET"], "BERTH_STORAGE_S3_PATH_STYLE=true", "AWS_REGION="+f.env["AWS_REGION"],
 		"AWS_ACCESS_KEY_ID="+f.env["AWS_ACCESS_KEY_ID"], "AWS_SECRET_ACCESS_KEY="+f.env["AWS_SECRET_ACCESS_KEY"])

@@ -110,7 +110,7 @@ func (s *Single) signal(sig syscall.Signal) error {
 func (s *Single) Close() error { return s.Kill("berth") }
 
 func (s *Single) Check(ctx context.Context) (string, error) {
-	out, err := s.command("check").CombinedOutput()
+	out, err := s.command("check", "--deep").CombinedOutput()
 	return string(out), err
 }
 

@@ -119,8 +119,12 @@ func (w *write) resolve(happened bool) {
 		m.doubt, m.busy = nil, busy
 		m.change()
 		if happened {
+			since := w.began
+			if end := r.until(m); end.Before(since) {
+				since = end // collection may have been there before
+			}
 			m.there, m.deleted = false, w.lost.IsZero()
-			r.lettingGo(m, w.began)
+			r.lettingGo(m, since)
 		}
 	}
 }
