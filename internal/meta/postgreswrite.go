@@ -112,10 +112,13 @@ func (e *postgresEngine) connect(caller, ctx context.Context) (*sql.Conn, error)
 	defer cancel()
 	defer context.AfterFunc(caller, cancel)()
 	conn, err := e.pool.Conn(wait)
-	if err != nil && caller.Err() != nil {
-		return nil, caller.Err()
+	if caller.Err() == nil {
+		return conn, err
 	}
-	return conn, err
+	if err == nil {
+		conn.Close()
+	}
+	return nil, caller.Err()
 }
 
 // late makes the end of this package's own time limits what it means.
