@@ -29,10 +29,11 @@ func (w *world) goOn(u *session) error {
 	w.t.Helper()
 	var err error
 	for end := time.Now().Add(leaseOver); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		var offset int64
-		if u.path, offset, err = w.api.uploadOffset(u.path); err != nil {
-			return err
+		path, offset, failed := w.api.uploadOffset(u.path)
+		if failed != nil {
+			return failed
 		}
+		u.path = path
 		if offset < u.acked {
 			return fmt.Errorf("the session stands at %d, %d bytes were acknowledged", offset, u.acked)
 		}

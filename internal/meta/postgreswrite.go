@@ -100,13 +100,15 @@ func pause(ctx context.Context, try int) bool {
 // end.
 func (e *postgresEngine) attempt(ctx context.Context, end time.Time, k kind, fn func(*tx) error) (again int, err error) {
 	conn, err := e.pool.Conn(ctx)
+	if err == nil {
+		defer conn.Close()
+	}
 	switch {
-	case err != nil && ctx.Err() != nil:
+	case ctx.Err() != nil: // nothing has begun
 		return 0, ctx.Err()
 	case err != nil:
 		return worth(err), late(err)
 	}
-	defer conn.Close()
 	// Once begun, it is not cut short with ctx.
 	ctx = context.WithoutCancel(ctx)
 	if _, err := conn.ExecContext(ctx, e.begin(k), pgx.QueryExecModeSimpleProtocol); err != nil {
