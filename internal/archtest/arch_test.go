@@ -47,10 +47,10 @@ var ours = map[string][]string{
 // theirs are the modules that the product imports, and by which packages. Each
 // is justified in a record under docs/adr.
 var theirs = map[string][]string{
-	"github.com/aws/aws-sdk-go-v2":                                    {"internal/blob/s3blob"},
+	"github.com/aws/aws-sdk-go-v2":                                    {"internal/blob/s3blob", "internal/blob/s3blob/s3test"},
 	"github.com/aws/aws-sdk-go-v2/config":                             {"internal/blob/s3blob"},
 	"github.com/aws/aws-sdk-go-v2/credentials":                        {"internal/blob/s3blob/s3test"},
-	"github.com/aws/aws-sdk-go-v2/service/s3":                         {"internal/blob/s3blob"},
+	"github.com/aws/aws-sdk-go-v2/service/s3":                         {"internal/blob/s3blob", "internal/blob/s3blob/s3test"},
 	"github.com/aws/smithy-go":                                        {"internal/blob/s3blob"},
 	"github.com/coreos/go-oidc/v3":                                    {"internal/oidc"},
 	"github.com/danielgtaylor/huma/v2":                                {"internal/apihttp"},
