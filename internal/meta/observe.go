@@ -126,4 +126,8 @@ func (e *sqliteEngine) pools() []Pool {
 	return []Pool{{"read", e.read.Stats()}, {"write", e.pool.Stats()}}
 }
 
-func (e *postgresEngine) pools() []Pool { return []Pool{{"postgres", e.pool.Stats()}} }
+func (e *postgresEngine) pools() []Pool {
+	p := Pool{"postgres", e.pool.Stats()}
+	p.WaitCount, p.WaitDuration = e.slots.waits.Load(), time.Duration(e.slots.waited.Load())
+	return []Pool{p}
+}

@@ -39,7 +39,7 @@ type postgresEngine struct {
 	pool        *sql.DB
 	config      *pgx.ConnConfig
 	connections int
-	slots       slots // as many as there are connections
+	slots       *slots // as many as there are connections
 	timeout     time.Duration
 	outage      *outage
 	hear        Observer

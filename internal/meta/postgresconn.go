@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -75,27 +76,36 @@ func (c *patientConn) SetDeadline(t time.Time) error {
 
 // slots bounds how many use connections at once, so that who comes later waits
 // here, for a bounded time, and nobody waits in the pool.
-type slots chan struct{}
+type slots struct {
+	free   chan struct{}
+	waits  atomic.Int64 // that there were
+	waited atomic.Int64 // nanoseconds in all
+}
 
-func newSlots(n int) slots { return make(slots, n) }
+func newSlots(n int) *slots { return &slots{free: make(chan struct{}, n)} }
 
 // take waits for a slot until end. Its error is ctx's, or errSilent.
-func (s slots) take(ctx context.Context, end time.Time) error {
+func (s *slots) take(ctx context.Context, end time.Time) error {
 	select {
-	case s <- struct{}{}:
+	case s.free <- struct{}{}:
 		return nil
 	default:
 	}
-	late := time.NewTimer(time.Until(end))
-	defer late.Stop()
+	start := time.Now()
+	late := time.NewTimer(end.Sub(start))
+	defer func() {
+		late.Stop()
+		s.waits.Add(1)
+		s.waited.Add(int64(time.Since(start)))
+	}()
 	select {
-	case s <- struct{}{}:
+	case s.free <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-late.C:
-		return fmt.Errorf("%w: all %d connections are in use", errSilent, cap(s))
+		return fmt.Errorf("%w: all %d connections are in use", errSilent, cap(s.free))
 	}
 }
 
-func (s slots) release() { <-s }
+func (s *slots) release() { <-s.free }

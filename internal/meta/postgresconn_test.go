@@ -91,6 +91,9 @@ func TestSlots(t *testing.T) {
 	if err := s.take(t.Context(), soon()); err != nil {
 		t.Errorf("take one that was given back: %v", err)
 	}
+	if n, long := s.waits.Load(), time.Duration(s.waited.Load()); n != 2 || long < 20*time.Millisecond {
+		t.Errorf("%d waits of %v in all", n, long)
+	}
 }
 
 func TestPositions(t *testing.T) {
