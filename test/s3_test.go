@@ -96,7 +96,7 @@ func newMeter(t *testing.T, endpoint string) *meter {
 		r.Out.Host = r.In.Host
 	}}
 	proxy.ModifyResponse = func(res *http.Response) error {
-		if res.Request.Method == http.MethodGet && res.StatusCode < 300 {
+		if res.Request.Method == http.MethodGet && res.StatusCode < 300 && !isList(res.Request) {
 			res.Body = &countedBody{res.Body, &m.in}
 		}
 		return nil
@@ -114,6 +114,10 @@ func newMeter(t *testing.T, endpoint string) *meter {
 }
 
 func (m *meter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if isList(r) {
+		m.handler.ServeHTTP(w, r)
+		return
+	}
 	m.requests.Add(1)
 	if r.Header.Get("x-amz-copy-source") != "" {
 		m.copies.Add(1)
@@ -122,6 +126,12 @@ func (m *meter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r.Body = &countedBody{r.Body, &m.out}
 	}
 	m.handler.ServeHTTP(w, r)
+}
+
+// isList: collection looks for what crashes have left, now and then.
+func isList(r *http.Request) bool {
+	q := r.URL.Query()
+	return r.Method == http.MethodGet && (q.Has("uploads") || q.Has("list-type"))
 }
 
 func (m *meter) reset() {

@@ -22,6 +22,7 @@ func settings(binary string) []string {
 	return []string{
 		"BERTH_BINARY=" + binary,
 		"BERTH_LOG_LEVEL=info",
+		"BERTH_STORAGE_S3_REDIRECT=never", // bytes go with their rows, rather than when no address of them can be good
 		"BERTH_GC_INTERVAL=100ms",
 		"BERTH_GC_RATE=0",
 		"BERTH_GC_SWEEP_AFTER=5s",
