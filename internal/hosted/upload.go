@@ -170,6 +170,9 @@ func (u *upload) free(ctx context.Context, o meta.DeadObject) {
 // receive streams r behind what is stored, through the hash. With received
 // the row and h agree on the bytes, also if err says that r broke off.
 func (u *upload) receive(ctx context.Context, l *lease, r io.Reader, h oci.Hash) (received bool, err error) {
+	if err := l.lost(); err != nil { // its answer may have found a frozen process: not a byte may be touched then
+		return false, u.coded(err)
+	}
 	body := &hashingReader{r: r, h: h, lease: l, room: math.MaxInt64}
 	if u.row.MaxBlob > 0 {
 		body.room = max(0, u.row.MaxBlob-u.row.Size)
@@ -332,6 +335,9 @@ func (r *hashingReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := r.r.Read(p)
+	if lost := r.lease.lost(); lost != nil { // while it waited
+		return 0, lost
+	}
 	if int64(n) > r.room-r.n {
 		return 0, errTooLarge
 	}
