@@ -223,7 +223,19 @@ func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context,
 	if off >= 0 && off != row.Size {
 		return registry.Errorf(registry.RangeInvalid, row.Repository, "the upload stands at byte %d, not %d", row.Size, off)
 	}
-	return fn(ctx, l)
+	err = fn(ctx, l)
+	if errors.Is(err, meta.ErrLeased) {
+		u.disown(ctx)
+	}
+	return err
+}
+
+// disown notes the bytes of a session that is gone: it ended while this process was
+// frozen, or a database that crashed has forgotten it. What it wrote since then
+// nobody else knows of. Where a row names them, the session's with another version
+// too, that is refused.
+func (u *upload) disown(ctx context.Context) {
+	_ = u.r.db.BuryOrphan(context.WithoutCancel(ctx), u.row.ID)
 }
 
 // release gives the lease back, also for a client that has gone. While the

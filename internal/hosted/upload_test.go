@@ -324,3 +324,37 @@ func TestClosedDatabase(t *testing.T) {
 		t.Error("appending succeeds on a closed database")
 	}
 }
+
+// TestForgottenSession: the row of a session goes while its bytes come, as when a
+// database crashes that has not made it durable. The bytes go too.
+func TestForgottenSession(t *testing.T) {
+	for name, write := range map[string]func(u registry.Upload, body io.Reader, d oci.Digest) error{
+		"append": func(u registry.Upload, body io.Reader, _ oci.Digest) error { return u.Append(t.Context(), 0, body) },
+		"commit": func(u registry.Upload, body io.Reader, d oci.Digest) error {
+			_, err := u.Commit(t.Context(), 0, body, d)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStack(t, hosted.Options{})
+			u, content := start(t, s), registrytest.Random(500)
+			gone := readerFunc(func([]byte) (int, error) {
+				s.exec(t, `DELETE FROM uploads WHERE id = ?`, u.ID())
+				return 0, io.EOF
+			})
+			err := write(u, io.MultiReader(reader(content), gone), oci.SHA256.FromBytes(content))
+			registrytest.WantCode(t, "write to a session that is forgotten", err, registry.RangeInvalid)
+			if !exists(t, s.file(t, u.ID())) {
+				t.Fatal("nothing was written")
+			}
+			wantCollected(t, s, hosted.Collected{Objects: 1})
+			if n := objects(t, s.blobs); n != 0 {
+				t.Errorf("%d objects are left that no row names", n)
+			}
+		})
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
