@@ -209,7 +209,7 @@ func (u *upload) Cancel(ctx context.Context) error {
 }
 
 // leased runs fn as the session's one writer, standing at off.
-func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context, *lease) error) error {
+func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context, *lease) error) (err error) {
 	asked := time.Now()
 	row, err := u.r.db.LeaseUpload(ctx, u.row.Repository, u.row.ID, leaseTTL)
 	if err == nil || errors.Is(err, meta.ErrLeased) {
@@ -219,45 +219,46 @@ func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context,
 		return u.coded(err)
 	}
 	l := holdLease(u.r.db, row, asked)
-	defer u.release(ctx, l)
+	defer func() { u.release(ctx, l, err) }()
 	if off >= 0 && off != row.Size {
 		return registry.Errorf(registry.RangeInvalid, row.Repository, "the upload stands at byte %d, not %d", row.Size, off)
 	}
-	err = fn(ctx, l)
-	if errors.Is(err, meta.ErrLeased) {
-		u.disown(ctx)
-	}
-	return err
-}
-
-// disown notes the bytes of a session that is gone: it ended while this process was
-// frozen, or a database that crashed has forgotten it. What it wrote since then
-// nobody else knows of. Where a row names them, the session's with another version
-// too, that is refused.
-func (u *upload) disown(ctx context.Context) {
-	_ = u.r.db.BuryOrphan(context.WithoutCancel(ctx), u.row.ID)
+	return fn(ctx, l)
 }
 
 // release gives the lease back, also for a client that has gone. While the
 // database is not available that is tried again, for the client will come back;
-// then the lease runs out by itself.
-func (u *upload) release(ctx context.Context, l *lease) {
+// then the lease runs out by itself. failure is how what it was for ended.
+func (u *upload) release(ctx context.Context, l *lease, failure error) {
 	l.stop()
 	if u.ended {
 		return
 	}
-	ctx, db, id, version := context.WithoutCancel(ctx), u.r.db, u.row.ID, u.row.Version
-	if !errors.Is(db.ReleaseUpload(ctx, id, version), meta.ErrUnavailable) {
+	ctx, db, row := context.WithoutCancel(ctx), u.r.db, u.row
+	unsure := errors.Is(failure, meta.ErrLeased) || errors.Is(failure, meta.ErrUnavailable)
+	if !errors.Is(giveBack(ctx, db, row, unsure), meta.ErrUnavailable) {
 		return
 	}
 	go func() {
 		for end := time.Now().Add(leaseTTL); time.Now().Before(end); {
 			time.Sleep(leaseAgain)
-			if !errors.Is(db.ReleaseUpload(ctx, id, version), meta.ErrUnavailable) {
+			if !errors.Is(giveBack(ctx, db, row, unsure), meta.ErrUnavailable) {
 				return
 			}
 		}
 	}()
+}
+
+// giveBack ends a lease. Its session may be gone, where unsure: it ended while this
+// process was frozen, or a database that crashed has forgotten it. Then nobody else
+// knows of the bytes written for it since; they become a dead object. Where a row
+// names them, be it the session's with another version, that is refused.
+func giveBack(ctx context.Context, db Metadata, row meta.Upload, unsure bool) error {
+	err := db.ReleaseUpload(ctx, row.ID, row.Version)
+	if err != nil || !unsure {
+		return err
+	}
+	return db.BuryOrphan(ctx, row.ID)
 }
 
 func (u *upload) coded(err error) error {

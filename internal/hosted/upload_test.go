@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/berth-registry/berth/internal/blob"
 	"github.com/berth-registry/berth/internal/blob/fsblob"
@@ -358,3 +360,44 @@ func TestForgottenSession(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// crashing is a database that crashes at a commit, and has forgotten the session
+// when it is back.
+type crashing struct {
+	*meta.DB
+	forget func()
+	down   atomic.Int64 // calls that still fail
+}
+
+func (m *crashing) CommitBlob(context.Context, meta.Upload, oci.Digest) (bool, error) {
+	m.forget()
+	m.down.Store(2)
+	return false, meta.ErrUnavailable
+}
+
+func (m *crashing) ReleaseUpload(ctx context.Context, id string, version int64) error {
+	if m.down.Add(-1) >= 0 {
+		return meta.ErrUnavailable
+	}
+	return m.DB.ReleaseUpload(ctx, id, version)
+}
+
+// TestForgottenWhileDown: the same, where the database is away for longer than the
+// request.
+func TestForgottenWhileDown(t *testing.T) {
+	s := newStack(t, hosted.Options{})
+	var u registry.Upload
+	db := &crashing{DB: s.db, forget: func() { s.exec(t, `DELETE FROM uploads WHERE id = ?`, u.ID()) }}
+	u = start(t, hosted.New(db, s.blobs, hosted.Options{}))
+	content := registrytest.Random(500)
+	_, err := u.Commit(t.Context(), 0, reader(content), oci.SHA256.FromBytes(content))
+	registrytest.WantCode(t, "commit while the database crashes", err, registry.Unavailable)
+	for end := time.Now().Add(10 * time.Second); objects(t, s.blobs) > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("an object is left that no row names")
+		}
+		if _, err := s.Collect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
