@@ -375,6 +375,8 @@ func (m *crashing) CommitBlob(context.Context, meta.Upload, oci.Digest) (bool, e
 	return false, meta.ErrUnavailable
 }
 
+func (m *crashing) SaveUpload(context.Context, meta.Upload) error { return meta.ErrUnavailable }
+
 func (m *crashing) ReleaseUpload(ctx context.Context, id string, version int64) error {
 	if m.down.Add(-1) >= 0 {
 		return meta.ErrUnavailable
