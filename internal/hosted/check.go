@@ -31,7 +31,6 @@ type CheckedMetadata interface {
 	CheckKeys(ctx context.Context, after string, n int) ([]meta.CheckedKey, error)
 	CheckUploads(ctx context.Context, after string, n int) ([]meta.Upload, error)
 	LinkedBy(ctx context.Context, d oci.Digest, n int) ([]string, error)
-	BuryOrphan(ctx context.Context, key string) error
 	MarkDamaged(ctx context.Context, b meta.CheckedBlob) error
 	UploadVersion(ctx context.Context, id string) (int64, error)
 	CheckUsage(ctx context.Context, after string) (meta.UsageCheck, error)

@@ -35,6 +35,7 @@ type Metadata interface {
 	SaveUpload(ctx context.Context, u meta.Upload) error
 	ReleaseUpload(ctx context.Context, id string, version int64) error
 	CancelUpload(ctx context.Context, u meta.Upload) error
+	BuryOrphan(ctx context.Context, key string) error
 
 	CommitBlob(ctx context.Context, u meta.Upload, d oci.Digest) (kept bool, err error)
 	Mount(ctx context.Context, repo, from string, d oci.Digest) (size int64, err error)

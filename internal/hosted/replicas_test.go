@@ -7,7 +7,10 @@ import (
 	"iter"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/berth-registry/berth/internal/blob/fsblob"
 	"github.com/berth-registry/berth/internal/blob/s3blob/s3test"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta"
@@ -153,4 +156,53 @@ func (u *turningUpload) Cancel(ctx context.Context) error {
 		return err
 	}
 	return u.Upload.Cancel(ctx)
+}
+
+// lateLease is a database whose answer to LeaseUpload finds its process frozen.
+type lateLease struct {
+	*meta.DB
+	frozen func()
+}
+
+func (m lateLease) LeaseUpload(ctx context.Context, repo, id string, ttl time.Duration) (meta.Upload, error) {
+	u, err := m.DB.LeaseUpload(ctx, repo, id, ttl)
+	m.frozen()
+	return u, err
+}
+
+// TestFrozenBeforeWriting freezes a process when it has just got a lease, until
+// another has taken the session over and committed it. What was committed in a
+// folder that both use stays, though the first had yet to open the file.
+func TestFrozenBeforeWriting(t *testing.T) {
+	for _, before := range []int{0, 1000} {
+		t.Run(fmt.Sprint(before), func(t *testing.T) {
+			file, folder := metatest.File(t), t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				replica := func() (*meta.DB, *fsblob.Store) {
+					files, err := fsblob.New(folder)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return openDB(t, meta.Options{Path: file, Shared: true}), files
+				}
+				db, files := replica()
+				other := hosted.New(db, files, hosted.Options{})
+				content := registrytest.Random(before + 5000)
+				d := oci.SHA256.FromBytes(content)
+				u := start(t, other)
+				if err := u.Append(t.Context(), 0, reader(content[:before])); err != nil {
+					t.Fatal(err)
+				}
+				mine, files := replica()
+				frozen := hosted.New(lateLease{mine, func() {
+					time.Sleep(20 * time.Second) // the lease runs out
+					commit(t, other, resume(t, other, u.ID(), int64(before)), content[before:], content, d)
+				}}, files, hosted.Options{})
+				if _, err := resume(t, frozen, u.ID(), int64(before)).Commit(t.Context(), -1, reader(content[before:]), d); err == nil {
+					t.Error("a process that was frozen commits")
+				}
+				registrytest.WantBlob(t, other, repo, d, content)
+			})
+		})
+	}
 }

@@ -170,6 +170,9 @@ func (u *upload) free(ctx context.Context, o meta.DeadObject) {
 // receive streams r behind what is stored, through the hash. With received
 // the row and h agree on the bytes, also if err says that r broke off.
 func (u *upload) receive(ctx context.Context, l *lease, r io.Reader, h oci.Hash) (received bool, err error) {
+	if err := l.lost(); err != nil { // its answer may have found a frozen process: not a byte may be touched then
+		return false, u.coded(err)
+	}
 	body := &hashingReader{r: r, h: h, lease: l, room: math.MaxInt64}
 	if u.row.MaxBlob > 0 {
 		body.room = max(0, u.row.MaxBlob-u.row.Size)
@@ -206,7 +209,7 @@ func (u *upload) Cancel(ctx context.Context) error {
 }
 
 // leased runs fn as the session's one writer, standing at off.
-func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context, *lease) error) error {
+func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context, *lease) error) (err error) {
 	asked := time.Now()
 	row, err := u.r.db.LeaseUpload(ctx, u.row.Repository, u.row.ID, leaseTTL)
 	if err == nil || errors.Is(err, meta.ErrLeased) {
@@ -216,7 +219,7 @@ func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context,
 		return u.coded(err)
 	}
 	l := holdLease(u.r.db, row, asked)
-	defer u.release(ctx, l)
+	defer func() { u.release(ctx, l, err) }()
 	if off >= 0 && off != row.Size {
 		return registry.Errorf(registry.RangeInvalid, row.Repository, "the upload stands at byte %d, not %d", row.Size, off)
 	}
@@ -225,24 +228,37 @@ func (u *upload) leased(ctx context.Context, off int64, fn func(context.Context,
 
 // release gives the lease back, also for a client that has gone. While the
 // database is not available that is tried again, for the client will come back;
-// then the lease runs out by itself.
-func (u *upload) release(ctx context.Context, l *lease) {
+// then the lease runs out by itself. failure is how what it was for ended.
+func (u *upload) release(ctx context.Context, l *lease, failure error) {
 	l.stop()
 	if u.ended {
 		return
 	}
-	ctx, db, id, version := context.WithoutCancel(ctx), u.r.db, u.row.ID, u.row.Version
-	if !errors.Is(db.ReleaseUpload(ctx, id, version), meta.ErrUnavailable) {
+	ctx, db, row := context.WithoutCancel(ctx), u.r.db, u.row
+	unsure := errors.Is(failure, meta.ErrLeased) || errors.Is(failure, meta.ErrUnavailable)
+	if !errors.Is(giveBack(ctx, db, row, unsure), meta.ErrUnavailable) {
 		return
 	}
 	go func() {
 		for end := time.Now().Add(leaseTTL); time.Now().Before(end); {
 			time.Sleep(leaseAgain)
-			if !errors.Is(db.ReleaseUpload(ctx, id, version), meta.ErrUnavailable) {
+			if !errors.Is(giveBack(ctx, db, row, unsure), meta.ErrUnavailable) {
 				return
 			}
 		}
 	}()
+}
+
+// giveBack ends a lease. Its session may be gone, where unsure: it ended while this
+// process was frozen, or a database that crashed has forgotten it. Then nobody else
+// knows of the bytes written for it since; they become a dead object. Where a row
+// names them, be it the session's with another version, that is refused.
+func giveBack(ctx context.Context, db Metadata, row meta.Upload, unsure bool) error {
+	err := db.ReleaseUpload(ctx, row.ID, row.Version)
+	if err != nil || !unsure {
+		return err
+	}
+	return db.BuryOrphan(ctx, row.ID)
 }
 
 func (u *upload) coded(err error) error {
@@ -332,6 +348,9 @@ func (r *hashingReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := r.r.Read(p)
+	if lost := r.lease.lost(); lost != nil { // while it waited
+		return 0, lost
+	}
 	if int64(n) > r.room-r.n {
 		return 0, errTooLarge
 	}

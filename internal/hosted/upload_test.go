@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/berth-registry/berth/internal/blob"
 	"github.com/berth-registry/berth/internal/blob/fsblob"
@@ -322,5 +324,82 @@ func TestClosedDatabase(t *testing.T) {
 	registrytest.WantCode(t, "start an upload while shutting down", err, registry.Unavailable)
 	if err := u.Append(t.Context(), 0, reader([]byte("x"))); err == nil {
 		t.Error("appending succeeds on a closed database")
+	}
+}
+
+// TestForgottenSession: the row of a session goes while its bytes come, as when a
+// database crashes that has not made it durable. The bytes go too.
+func TestForgottenSession(t *testing.T) {
+	for name, write := range map[string]func(u registry.Upload, body io.Reader, d oci.Digest) error{
+		"append": func(u registry.Upload, body io.Reader, _ oci.Digest) error { return u.Append(t.Context(), 0, body) },
+		"commit": func(u registry.Upload, body io.Reader, d oci.Digest) error {
+			_, err := u.Commit(t.Context(), 0, body, d)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStack(t, hosted.Options{})
+			u, content := start(t, s), registrytest.Random(500)
+			gone := readerFunc(func([]byte) (int, error) {
+				s.exec(t, `DELETE FROM uploads WHERE id = ?`, u.ID())
+				return 0, io.EOF
+			})
+			err := write(u, io.MultiReader(reader(content), gone), oci.SHA256.FromBytes(content))
+			registrytest.WantCode(t, "write to a session that is forgotten", err, registry.RangeInvalid)
+			if !exists(t, s.file(t, u.ID())) {
+				t.Fatal("nothing was written")
+			}
+			wantCollected(t, s, hosted.Collected{Objects: 1})
+			if n := objects(t, s.blobs); n != 0 {
+				t.Errorf("%d objects are left that no row names", n)
+			}
+		})
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// crashing is a database that crashes at a commit, and has forgotten the session
+// when it is back.
+type crashing struct {
+	*meta.DB
+	forget func()
+	down   atomic.Int64 // calls that still fail
+}
+
+func (m *crashing) CommitBlob(context.Context, meta.Upload, oci.Digest) (bool, error) {
+	m.forget()
+	m.down.Store(2)
+	return false, meta.ErrUnavailable
+}
+
+func (m *crashing) SaveUpload(context.Context, meta.Upload) error { return meta.ErrUnavailable }
+
+func (m *crashing) ReleaseUpload(ctx context.Context, id string, version int64) error {
+	if m.down.Add(-1) >= 0 {
+		return meta.ErrUnavailable
+	}
+	return m.DB.ReleaseUpload(ctx, id, version)
+}
+
+// TestForgottenWhileDown: the same, where the database is away for longer than the
+// request.
+func TestForgottenWhileDown(t *testing.T) {
+	s := newStack(t, hosted.Options{})
+	var u registry.Upload
+	db := &crashing{DB: s.db, forget: func() { s.exec(t, `DELETE FROM uploads WHERE id = ?`, u.ID()) }}
+	u = start(t, hosted.New(db, s.blobs, hosted.Options{}))
+	content := registrytest.Random(500)
+	_, err := u.Commit(t.Context(), 0, reader(content), oci.SHA256.FromBytes(content))
+	registrytest.WantCode(t, "commit while the database crashes", err, registry.Unavailable)
+	for end := time.Now().Add(10 * time.Second); objects(t, s.blobs) > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("an object is left that no row names")
+		}
+		if _, err := s.Collect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -154,9 +154,11 @@ func (e *postgresEngine) commitFreeing() string {
 // mayEmit asks whether that function is there and may be called.
 const mayEmit = `SELECT COALESCE(bool_or(has_function_privilege(oid, 'EXECUTE')), FALSE) FROM pg_proc WHERE proname = 'pg_logical_emit_message'`
 
-// commit is how a transaction of that kind ends.
+// commit is how a transaction of that kind ends. A generation must not be seen
+// before it is durable: a crash would give the same number to another change, and
+// who has seen the first would take the second for known.
 func (e *postgresEngine) commit(k kind, t *tx) string {
-	if k == durable && t.wanted && e.emits {
+	if k == durable && t.wanted && t.raised == nil && e.emits {
 		return e.commitFreeing()
 	}
 	return `COMMIT`
@@ -230,7 +232,7 @@ func lost(err error) bool {
 func postgresKind(err error) error {
 	var e *pgconn.PgError
 	if !errors.As(err, &e) {
-		if lost(err) || errors.Is(err, errAgain) {
+		if lost(err) || errors.Is(err, errAgain) || isLate(err) {
 			return ErrUnavailable
 		}
 		return nil

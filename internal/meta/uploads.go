@@ -59,10 +59,15 @@ func owner(ctx context.Context) string {
 
 // CreateUpload stores a new session of the caller that nobody leases. It is synced with the
 // first bytes that arrive: a session without any is nothing to lose.
+//
+// A connection that was given up for lost may deliver the statement once more, when
+// the session has ended: a second one of that id would expire, and take the bytes
+// of the blob with it that the first became.
 func (db *DB) CreateUpload(ctx context.Context, u Upload) error {
 	err := db.hintRow(ctx, `INSERT INTO uploads
 		(id, repository, algorithm, size, version, lease_owner, lease_until, updated_at, hash, state, owner)
-		VALUES ($1, $2, $3, $4, 0, '', 0, $5, $6, $7, $8)
+		SELECT $1, $2, $3, $4, 0, '', 0, $5, $6, $7, $8
+		WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE key = $1) AND NOT EXISTS (SELECT 1 FROM dead_objects WHERE key = $1)
 		ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at
 		WHERE uploads.repository = excluded.repository AND uploads.owner = excluded.owner AND uploads.version = 0
 		RETURNING id`,

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/berth-registry/berth/internal/blob"
 )
@@ -100,5 +101,39 @@ func TestShardRemoved(t *testing.T) {
 		if err := os.Remove(dir); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestLateWriter opens what another writer has sealed meanwhile, as a process does
+// that was frozen, and writes nothing. The object stays as it is.
+func TestLateWriter(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789"), 100)
+	s := newStore(t, t.TempDir())
+	for _, before := range []int64{0, 300} {
+		st, err := s.Append(t.Context(), "some-key", blob.State{}, bytes.NewReader(data))
+		if err == nil {
+			err = s.Seal(t.Context(), "some-key", st)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		broken := errors.New("the lease is over")
+		if st, err := s.Append(t.Context(), "some-key", blob.State{Size: before}, iotest.ErrReader(broken)); !errors.Is(err, broken) || st.Size != before {
+			t.Errorf("Append at %d: %+v, %v", before, st, err)
+		}
+		wantObject(t, s, "some-key", data)
+	}
+}
+
+// TestLeftoverOfEmpty: an empty object is empty, whatever a crash left.
+func TestLeftoverOfEmpty(t *testing.T) {
+	s := newStore(t, t.TempDir())
+	put(t, s, "some-key", 10)
+	if err := s.Seal(t.Context(), "some-key", blob.State{}); err != nil {
+		t.Fatal(err)
+	}
+	_, path := s.path("some-key")
+	if info, err := os.Stat(path); err != nil || info.Size() != 0 {
+		t.Errorf("an empty object's file: %v, %v", info, err)
 	}
 }

@@ -41,7 +41,7 @@ func (s *Store) Append(ctx context.Context, key string, st blob.State, r io.Read
 		err = s.persist(f, dir, st.Size == 0)
 	}
 	if err != nil {
-		f.Truncate(st.Size) // best effort: frees the space; the next Append truncates too
+		f.Truncate(st.Size) // best effort: frees the space; Seal cuts too
 		return st, failure(err)
 	}
 	return blob.State{Size: st.Size + n}, readErr
@@ -58,8 +58,9 @@ func (s *Store) persist(f *os.File, dir string, isNew bool) error {
 	return errors.Join(disk.SyncData(f), <-named)
 }
 
-// openForWriting opens an object's file at size, without what a failed Append
-// may have left behind it.
+// openForWriting opens an object's file at size. What a failed Append may have
+// left behind it stays for Seal to cut: whoever opens a file too late, for it was
+// frozen meanwhile, must not shorten what another has sealed.
 func (s *Store) openForWriting(dir, path string, size int64) (*os.File, error) {
 	if size == 0 {
 		f, err := s.create(dir, path)
@@ -69,7 +70,7 @@ func (s *Store) openForWriting(dir, path string, size int64) (*os.File, error) {
 	if err != nil {
 		return nil, failure(err)
 	}
-	if _, err := cutTo(f, size); err != nil {
+	if _, err := reaches(f, size); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -80,10 +81,10 @@ func (s *Store) openForWriting(dir, path string, size int64) (*os.File, error) {
 	return f, nil
 }
 
-// create makes an empty file in a subfolder. A subfolder that was known and has
+// create makes a file in a subfolder, or opens it. A subfolder that was known and has
 // gone, for somebody tidied up, is made again.
 func (s *Store) create(dir, path string) (*os.File, error) {
-	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	const flags = os.O_WRONLY | os.O_CREATE
 	if err := s.shard(dir); err != nil {
 		return nil, err
 	}
@@ -100,20 +101,16 @@ func (s *Store) create(dir, path string) (*os.File, error) {
 	return os.OpenFile(path, flags, 0o640)
 }
 
-// cutTo makes a file end at size, which it must reach, and says whether there
-// was more.
-func cutTo(f *os.File, size int64) (cut bool, err error) {
+// reaches wants a file to have size bytes and says whether it has more.
+func reaches(f *os.File, size int64) (more bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return false, err
 	}
-	switch {
-	case info.Size() < size:
+	if info.Size() < size {
 		return false, fmt.Errorf("%s has %d bytes, fewer than the %d that were stored: run `berth check`", f.Name(), info.Size(), size)
-	case info.Size() > size:
-		return true, f.Truncate(size)
 	}
-	return false, nil
+	return info.Size() > size, nil
 }
 
 // copyFrom is io.Copy that tells a failing source from a failing file. It
@@ -163,8 +160,9 @@ func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
 		return err
 	}
 	if st.Size == 0 {
-		_, err := s.Append(ctx, key, st, eof{})
-		return err
+		if _, err := s.Append(ctx, key, st, eof{}); err != nil {
+			return err
+		}
 	}
 	_, path := s.path(key)
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
@@ -172,9 +170,9 @@ func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
 		return failure(err)
 	}
 	defer f.Close()
-	cut, err := cutTo(f, st.Size)
-	if err == nil && cut {
-		err = disk.SyncData(f)
+	more, err := reaches(f, st.Size)
+	if err == nil && more {
+		err = errors.Join(f.Truncate(st.Size), disk.SyncData(f))
 	}
 	return failure(err)
 }

@@ -72,6 +72,20 @@ var uploadCases = []testCase{
 		e.wantExpired(start.Add(time.Second), 0)
 		e.wantUpload(u)
 	}},
+	{"upload/begun again after its end", func(e *env) {
+		// As by a connection that was given up and delivers what it was given.
+		for _, end := range []func(meta.Upload) error{
+			func(u meta.Upload) error { _, err := e.db.CommitBlob(e.Context(), u, digest("x")); return err },
+			func(u meta.Upload) error { _, err := e.db.CommitBlob(e.Context(), u, digest("x")); return err }, // not kept
+			func(u meta.Upload) error { return e.db.CancelUpload(e.Context(), u) },
+		} {
+			u := e.lease(repo, 4)
+			e.ok(end(u))
+			e.wantErr("a second session of one id", e.db.CreateUpload(e.Context(), u), meta.ErrExists)
+		}
+		e.clock.move(time.Hour)
+		e.wantExpired(e.clock.now(), 0)
+	}},
 	{"upload/expired in batches", func(e *env) {
 		for range 5 {
 			e.release(e.lease(repo, 1))
