@@ -106,6 +106,9 @@ func (u *upload) commit(ctx context.Context, l *lease, h oci.Hash, d oci.Digest)
 		return u.coded(err)
 	}
 	kept, err := u.r.db.CommitBlob(ctx, u.row, d)
+	if errors.Is(err, meta.ErrLeased) || errors.Is(err, meta.ErrNotFound) {
+		u.disown(ctx)
+	}
 	if err != nil {
 		return u.coded(err)
 	}
@@ -151,6 +154,16 @@ func (u *upload) drop(ctx context.Context) error {
 	u.ended = true
 	u.free(ctx, meta.DeadObject{Key: u.row.ID, Unsealed: true, Size: u.row.Size, State: u.row.State})
 	return nil
+}
+
+// disown frees bytes that were sealed when others had ended the session and freed
+// what there was of it, as a process does that was frozen before. Their key has
+// no row any more and never gets another: no collection would find them.
+func (u *upload) disown(ctx context.Context) {
+	_, _, err := u.r.db.KeyOwner(context.WithoutCancel(ctx), u.row.ID)
+	if errors.Is(err, meta.ErrNotFound) {
+		u.free(ctx, meta.DeadObject{Key: u.row.ID})
+	}
 }
 
 // free frees bytes that no row names any more, without keeping the client for
