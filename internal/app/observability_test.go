@@ -122,7 +122,8 @@ func scrapeOf(t *testing.T, keys map[string]string) map[string]*family {
 	use(t, url)
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		all := families(t, fetch(t, "http://"+admin+"/metrics"))
-		if all["berth_uploads_open"] != nil && all["berth_job_last_success_timestamp_seconds"] != nil {
+		done := all["berth_job_last_success_timestamp_seconds"]
+		if all["berth_uploads_open"] != nil && done != nil && done.labels["name"]["gc"] && done.labels["name"]["upkeep"] {
 			return all
 		}
 		if time.Now().After(end) {
