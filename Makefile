@@ -51,6 +51,7 @@ bench-gc: ## pushes and pulls beside garbage collection, on 100 000 manifests
 	scripts/install-test-tools check
 	BERTH_BENCH_MANIFESTS=$${BERTH_BENCH_MANIFESTS:-100000} BERTH_BENCH_SECONDS=$${BERTH_BENCH_SECONDS:-10} \
 		go test ./internal/hosted -run '^$$' -bench Collection -benchtime 1x -timeout 2h
+
 bench-s3: ## pushes and pulls of Berth on S3, and of the SDK straight to the same service
 	scripts/install-test-tools check
 	cd bench && go run . -s3 $(if $(QUICK),-quick)
@@ -59,4 +60,5 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 	scripts/fuzz $(FUZZTIME)
 
 conformance: ## the official OCI suite: make conformance CONFORMANCE=/path/to/its/binary
+	$(if $(METADATA)$(STORAGE)$(REPLICAS),scripts/install-test-tools soak)
 	scripts/conformance $(CONFORMANCE)

@@ -44,9 +44,11 @@ nothing are deleted.`,
 	c.Flags().BoolVar(&deep, "deep", false, "hash the bytes of every blob anew")
 	c.Flags().StringVar(&sample, "sample", "", "hash a `SHARE` of the blobs anew, such as 1%")
 	c.Flags().BoolVar(&o.Repair, "repair", false, "mend what can be mended")
-	c.MarkFlagsMutuallyExclusive("deep", "sample")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if deep {
+		switch {
+		case deep && sample != "":
+			return usageError{errors.New("choose one of --deep and --sample"), c.CommandPath()}
+		case deep:
 			o.Share = 1
 		}
 		if sample != "" {
@@ -98,8 +100,10 @@ does it; where there is none, this command does. Ctrl-C harms nothing.`,
 	c.Flags().BoolVar(&dry, "dry-run", false, "print what would be removed, and why")
 	c.Flags().BoolVar(&now, "now", false, "collect at once")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.MarkFlagsMutuallyExclusive("dry-run", "now")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if dry && now {
+			return usageError{errors.New("choose one of --dry-run and --now"), c.CommandPath()}
+		}
 		conf, err := st.load(c)
 		switch {
 		case err != nil:

@@ -140,6 +140,20 @@ func (r *readiness) leaving(next http.Handler) http.Handler {
 // ServeHTTP answers /readyz. With the parameter storage the bucket counts too,
 // for load balancers that send requests on where no process is ready.
 func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.answer(w, req, error.Error)
+}
+
+// public answers strangers, whom folders, hosts and users of others do not concern.
+func (r *readiness) public(w http.ResponseWriter, req *http.Request) {
+	r.answer(w, req, func(err error) string {
+		if errors.Is(err, errStopping) {
+			return err.Error()
+		}
+		return "the server's log says why, and so does /readyz of admin.listen"
+	})
+}
+
+func (r *readiness) answer(w http.ResponseWriter, req *http.Request, why func(error) string) {
 	err, bucket := r.check(), error(nil)
 	if err == nil {
 		bucket = r.checkBucket()
@@ -149,9 +163,9 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	switch {
 	case err != nil:
-		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready", "reason": err.Error()})
+		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready", "reason": why(err)})
 	case bucket != nil:
-		writeJSON(w, http.StatusOK, map[string]string{"status": "ready", "storage": bucket.Error()})
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ready", "storage": why(bucket)})
 	default:
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
 	}

@@ -65,6 +65,24 @@ func TestNotReadyWhileStopping(t *testing.T) {
 	wantReady(t, r, "stopping", http.StatusServiceUnavailable, errStopping.Error())
 }
 
+// TestReadyForStrangers: they learn that something is wrong, and not what.
+func TestReadyForStrangers(t *testing.T) {
+	st := opened(t, settings(t, nil))
+	if err := st.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := &readiness{store: st}
+	_, all := get(r, "/readyz")
+	status, body := get(http.HandlerFunc(r.public), "/readyz")
+	if status != http.StatusServiceUnavailable || !strings.Contains(body, "not ready") || !strings.Contains(body, "log") || strings.Contains(body, "database") {
+		t.Errorf("%d %s; those who run it are told %s", status, body, all)
+	}
+	r.stopping.Store(true)
+	if _, body := get(http.HandlerFunc(r.public), "/readyz"); !strings.Contains(body, errStopping.Error()) {
+		t.Errorf("stopping: %s", body)
+	}
+}
+
 func TestNotReadyWithoutDatabase(t *testing.T) {
 	st := opened(t, settings(t, nil))
 	if err := st.db.Close(); err != nil {

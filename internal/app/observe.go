@@ -141,7 +141,7 @@ func (s *site) classOf(repo string) string {
 func (s *site) showState() {
 	m := s.metrics
 	m.Version(s.server)
-	m.Gauge("berth_ready", "1 if the last check of the database and the storage went well, at most 15 seconds ago; else 0.",
+	m.Gauge("berth_ready", "1 if the last check of the database and the folders went well, at most 15 seconds ago; else 0. A bucket does not count.",
 		func() float64 { return number(s.ready.good.Load() && !s.ready.stopping.Load()) })
 	m.Counter("berth_audit_dropped_total", "Events that are missing in the audit trail, which could not keep up.",
 		func() float64 { return float64(s.trail.Dropped()) })

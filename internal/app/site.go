@@ -180,7 +180,7 @@ func (s *site) routes() (http.Handler, error) {
 			Allow: s.policy.Allow, Record: s.trail.Record, Log: s.log,
 		}), answeredElsewhere),
 		people: people,
-		ready:  s.ready,
+		ready:  http.HandlerFunc(s.ready.public),
 	}, nil
 }
 

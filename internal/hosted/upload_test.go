@@ -154,6 +154,29 @@ func TestDatabaseFailsAfterSeal(t *testing.T) {
 	commit(t, s, resume(t, s, u.ID(), 20_000), content[20_000:], content, d)
 }
 
+// TestSealedTooLate: a writer seals when its session was cancelled meanwhile, and
+// all of it freed. Its bytes do not stay.
+func TestSealedTooLate(t *testing.T) {
+	s := newStack(t, hosted.Options{})
+	content := registrytest.Random(50_000)
+	u := start(t, s)
+	s.blobs.AfterSeal = func(key string, _ blob.State) error {
+		row, err := s.db.LeaseUpload(t.Context(), repo, key, time.Minute)
+		if !errors.Is(err, meta.ErrLeased) {
+			t.Errorf("the session is not its writer's: %v", err)
+		}
+		return errors.Join(s.db.CancelUpload(t.Context(), row), s.db.ForgetDead(t.Context(), key))
+	}
+	_, err := u.Commit(t.Context(), 0, reader(content), oci.SHA256.FromBytes(content))
+	registrytest.WantCode(t, "commit a session that was cancelled", err, registry.RangeInvalid)
+	if _, err := s.Collect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for o, err := range s.blobs.List(t.Context(), "") {
+		t.Errorf("left: %+v, %v", o, err)
+	}
+}
+
 // mortal is a database whose process dies when it is to store anything.
 type mortal struct{ hosted.Metadata }
 

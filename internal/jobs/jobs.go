@@ -120,11 +120,12 @@ func (r *Runner) Try(ctx context.Context, name string) (done bool, err error) {
 	if i < 0 {
 		return false, errors.New("no such job: " + name)
 	}
-	done, err = r.start(ctx, r.o.Jobs[i])
-	if done {
-		r.await(name)
+	ended, err := r.start(ctx, r.o.Jobs[i])
+	if ended == nil {
+		return false, err
 	}
-	return done, err
+	<-ended
+	return true, nil
 }
 
 func (r *Runner) poke() {
@@ -157,23 +158,23 @@ func due(row meta.Job, every time.Duration, now time.Time) bool {
 	return !now.Before(row.LeaseUntil) && (!now.Before(row.DueAt) || early)
 }
 
-// start leases a job and runs it beside the caller, unless it is not due or
-// under way.
-func (r *Runner) start(ctx context.Context, j Job) (started bool, err error) {
+// start leases a job and runs it beside the caller, until ended is closed. That
+// is nil where the job is not due or under way.
+func (r *Runner) start(ctx context.Context, j Job) (ended chan struct{}, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.running[j.Name] != nil {
-		return false, nil
+		return nil, nil
 	}
 	asked := time.Now()
 	l, err := r.o.Store.LeaseJob(ctx, j.Name, j.Every, r.o.Lease)
 	if errors.Is(err, meta.ErrJobLeased) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	ended := make(chan struct{})
+	ended = make(chan struct{})
 	r.running[j.Name] = ended
 	go func() {
 		r.run(ctx, j, l, asked)
@@ -183,21 +184,16 @@ func (r *Runner) start(ctx context.Context, j Job) (started bool, err error) {
 		close(ended)
 		r.poke() // another run may have been asked for meanwhile
 	}()
-	return true, nil
+	return ended, nil
 }
 
-// await waits for runs under way: those named however long they take, else all,
-// for as long as the end may.
-func (r *Runner) await(names ...string) {
+// await waits for the runs under way, for as long as the end may take.
+func (r *Runner) await() {
 	r.mu.Lock()
 	under := maps.Clone(r.running)
 	r.mu.Unlock()
-	var limit <-chan time.Time
-	if len(names) == 0 {
-		names = slices.Sorted(maps.Keys(under))
-		limit = time.After(r.o.Stop)
-	}
-	for _, name := range names {
+	limit := time.After(r.o.Stop)
+	for _, name := range slices.Sorted(maps.Keys(under)) {
 		select {
 		case <-under[name]:
 		case <-limit:

@@ -9,6 +9,9 @@ import (
 	"io"
 )
 
+// checks holds what Check writes.
+const checks = "check/"
+
 // Check writes, reads back and deletes a small object beside the others.
 func (s *Store) Check(ctx context.Context) error {
 	err := s.check(ctx)
@@ -20,7 +23,7 @@ func (s *Store) Check(ctx context.Context) error {
 
 func (s *Store) check(ctx context.Context) error {
 	text := []byte("berth checks that this bucket can be written\n")
-	name := s.o.Prefix + "check/" + rand.Text()
+	name := s.o.Prefix + checks + rand.Text()
 	p, err := s.gather(ctx, "", progress{Tail: text}, s.newBudget())
 	if err != nil {
 		return err

@@ -94,6 +94,30 @@ func testSweep(t *testing.T, server *s3test.Server) {
 	}
 }
 
+// TestSweepChecks: what a Check wrote that was ended in the middle does not stay.
+func TestSweepChecks(t *testing.T) {
+	s, rec := recorded(t, options(t, s3test.Start(t)))
+	rec.Fault = func(_ int, operation string, _ *http.Request) (*http.Response, error) {
+		if operation == "DeleteObject" {
+			return nil, errKilled
+		}
+		return nil, nil
+	}
+	if err := s.Check(t.Context()); err == nil {
+		t.Fatal("a bucket is fine that deletes nothing")
+	}
+	rec.Fault = nil
+	live := func(key string) (bool, error) { return true, fmt.Errorf("asked for %s", key) }
+	for want, before := range []time.Duration{-time.Hour, time.Hour} {
+		if n, err := s.Sweep(t.Context(), time.Now().Add(before), live); n != want || err != nil {
+			t.Errorf("of what is older than %v from now: %d, %v; want %d", before, n, err, want)
+		}
+	}
+	if names, err := s.listNames(t.Context(), s.o.Prefix+checks); len(names) > 0 || err != nil {
+		t.Errorf("left: %v, %v", names, err)
+	}
+}
+
 // TestDeleteMany deletes more than a request may name, also from a service that
 // knows only the deletion of one.
 func TestDeleteMany(t *testing.T) {

@@ -87,13 +87,17 @@ func (s *Store) deleteOne(ctx context.Context, name string) error {
 	return err
 }
 
-// Sweep implements blob.Sweeper: it removes multipart uploads and spilled tails.
-// It walks both, not the objects. One that fails does not stop the others.
+// Sweep implements blob.Sweeper: it removes multipart uploads, spilled tails, and
+// what Check was kept from deleting. It walks these, not the objects. One that
+// fails does not stop the others.
 func (s *Store) Sweep(ctx context.Context, before time.Time, live func(key string) (bool, error)) (n int, err error) {
 	w := sweep{s: s, before: before, live: live}
 	err = s.eachUpload(ctx, "", func(u types.MultipartUpload) error { return w.upload(ctx, u) })
 	if err == nil {
 		err = s.eachSpill(ctx, func(key string, o types.Object) error { return w.spill(ctx, key, o) })
+	}
+	if err == nil {
+		err = w.checks(ctx)
 	}
 	if err == nil {
 		err = w.flush(ctx)
@@ -107,7 +111,7 @@ type sweep struct {
 	before time.Time
 	live   func(key string) (bool, error)
 	n      int
-	names  []string // of tails that go with the next request
+	names  []string // of objects that go with the next request
 	first  error    // of what failed by itself
 }
 
@@ -133,13 +137,32 @@ func (w *sweep) upload(ctx context.Context, u types.MultipartUpload) error {
 
 func (w *sweep) spill(ctx context.Context, key string, o types.Object) error {
 	is, err := w.dead(key, o.LastModified)
-	if is {
-		w.names = append(w.names, *o.Key)
+	if err != nil || !is {
+		return err
 	}
-	if err == nil && len(w.names) == deleteBatch {
-		err = w.flush(ctx)
+	return w.add(ctx, *o.Key)
+}
+
+// checks are few: each was written by a process that could not delete it.
+func (w *sweep) checks(ctx context.Context) error {
+	for o, err := range w.s.walk(ctx, &s3.ListObjectsV2Input{Bucket: &w.s.o.Bucket, Prefix: new(w.s.o.Prefix + checks)}) {
+		if err != nil {
+			return err
+		}
+		if aws.ToTime(o.LastModified).Before(w.before) {
+			if err := w.add(ctx, *o.Key); err != nil {
+				return err
+			}
+		}
 	}
-	return err
+	return nil
+}
+
+func (w *sweep) add(ctx context.Context, name string) error {
+	if w.names = append(w.names, name); len(w.names) < deleteBatch {
+		return nil
+	}
+	return w.flush(ctx)
 }
 
 func (w *sweep) flush(ctx context.Context) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"syscall"
@@ -81,7 +80,7 @@ func failure(err error) error {
 			return fmt.Errorf("%w: %w (%s)", blob.ErrUnavailable, err, hint)
 		}
 		return err
-	case errors.Is(err, context.Canceled), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, context.Canceled):
 		return err
 	case isTransport(err):
 		return fmt.Errorf("%w: %w", blob.ErrUnavailable, err)
