@@ -122,6 +122,11 @@ func (r *repo) until(m *manifest) time.Time {
 	if m.doubt != nil && m.doubt.deletes == m {
 		return time.Time{}
 	}
+	return r.undeleted(m)
+}
+
+// undeleted is the time up to which a manifest must be there if nobody deletes it.
+func (r *repo) undeleted(m *manifest) time.Time {
 	grace := r.graceOf(m)
 	if grace == 0 {
 		return forever
@@ -137,8 +142,12 @@ func (r *repo) until(m *manifest) time.Time {
 		}
 	}
 	for _, h := range r.holders(m) {
-		if h.doubt != nil && h.doubt.deletes == h {
-			end = later(end, h.doubt.began.Add(grace))
+		if h.doubt != nil && h.doubt.deletes == h { // it may have been collected before
+			held := r.undeleted(h)
+			if held.After(h.doubt.began) {
+				held = h.doubt.began
+			}
+			end = later(end, held.Add(grace))
 			continue
 		}
 		switch held := r.until(h); {

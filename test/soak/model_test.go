@@ -150,7 +150,14 @@ func TestDeletedTooLate(t *testing.T) {
 		m.told = m.told.Add(-90 * time.Second)
 	}
 	want := index.told.Add(2 * testGraces.Untagged)
-	deleted(t, r, &write{deletes: index})
+	w := &write{deletes: index}
+	if !r.begin(w, 0) {
+		t.Fatal("it cannot be written now")
+	}
+	if end := r.until(child); !end.Equal(want) {
+		t.Errorf("while its index is being deleted, the child must be there until %v, want %v", end, want)
+	}
+	w.end(true)
 	if end := r.until(child); !end.Equal(want) {
 		t.Errorf("the child must be there until %v, want %v", end, want)
 	}
