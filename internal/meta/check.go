@@ -156,14 +156,14 @@ func (db *DB) KeyOwner(ctx context.Context, key string) (kind string, size int64
 	return kind, size, err
 }
 
-// BuryOrphan makes an object that no row names a dead one.
+// BuryOrphan makes an object that no row names a dead one. Errors: ErrInUse.
 func (db *DB) BuryOrphan(ctx context.Context, key string) error {
 	return db.update(ctx, func(t *tx) error {
 		var kind string
 		var size int64
 		err := t.queryRow(ownerOfKey, key).Scan(&kind, &size)
 		if err == nil {
-			return fmt.Errorf("object %s belongs to a row of kind %q", key, kind)
+			return fmt.Errorf("object %s %w: by a row of kind %q", key, ErrInUse, kind)
 		}
 		if !errors.Is(err, ErrNotFound) {
 			return err
