@@ -23,12 +23,12 @@ type Call struct {
 	Received  int64 // bytes of the answer's body, by its header
 }
 
-// Outcomes are those of all calls: done; absent, no such object; refused, other
-// than busy, by the service's rules or for the credentials; busy, the service
+// Outcomes are those of all calls: done; absent, no such object; taken, there is
+// one already, which the call must not replace; refused, other than busy, by the service's rules or for the credentials; busy, the service
 // asked for patience; failed within the service; unreachable, the service or the
 // way to it; canceled by the caller.
 func Outcomes() []string {
-	return []string{"done", "absent", "refused", "busy", "failed", "unreachable", "canceled"}
+	return []string{"done", "absent", "taken", "refused", "busy", "failed", "unreachable", "canceled"}
 }
 
 // outcome is the one of Outcomes that a call's error stands for.
@@ -37,8 +37,12 @@ func outcome(err error) string {
 	switch {
 	case err == nil:
 		return "done"
+	case hasCode(err, "NoSuchBucket"):
+		return "refused"
 	case isGone(err), code == http.StatusNotFound:
 		return "absent"
+	case isTaken(err):
+		return "taken"
 	case code == http.StatusServiceUnavailable, code == http.StatusTooManyRequests, hasCode(err, "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"):
 		return "busy"
 	case code >= http.StatusInternalServerError:

@@ -128,3 +128,27 @@ type wrong struct{}
 func (wrong) Retrieve(context.Context) (aws.Credentials, error) {
 	return aws.Credentials{AccessKeyID: s3test.AccessKey, SecretAccessKey: "another"}, nil
 }
+
+// TestOutcomes: what the service answers to a call that asks too much, or too
+// late, is not taken for what an operator must see to.
+func TestOutcomes(t *testing.T) {
+	heard := &calls{}
+	o := options(t, s3test.Start(t))
+	o.Observe = heard.observe
+	s, rec := recorded(t, o)
+	for _, c := range []struct {
+		status     int
+		code, want string
+	}{
+		{404, "NoSuchKey", "absent"}, {404, "NoSuchUpload", "absent"}, {404, "NoSuchBucket", "refused"}, {403, "AccessDenied", "refused"},
+		{412, "PreconditionFailed", "taken"}, {409, "ConditionalRequestConflict", "taken"},
+	} {
+		rec.Fault = func(_ int, _ string, r *http.Request) (*http.Response, error) {
+			return s3test.Answer(r, c.status, c.code), nil
+		}
+		s.deleteOne(t.Context(), "key")
+		if got, want := fmt.Sprint(heard.take()), fmt.Sprintf("[DeleteObject %s 1 sent 0]", c.want); got != want {
+			t.Errorf("%d %s: %s, want %s", c.status, c.code, got, want)
+		}
+	}
+}
