@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -26,6 +27,9 @@ func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
 		return err
 	}
 	err = s.seal(ctx, key, p)
+	if err == nil && p.Upload != "" {
+		err = s.appears(ctx, key, st.Size)
+	}
 	if isGone(err) || isTaken(err) {
 		sealed, headErr := s.sealed(ctx, key, st.Size)
 		switch {
@@ -44,6 +48,26 @@ func (s *Store) Seal(ctx context.Context, key string, st blob.State) error {
 		s.deleteSpills(context.WithoutCancel(ctx), key, append(p.Spent, p.Spills...))
 	}
 	return failure(err)
+}
+
+// appears waits for the object of a multipart upload that the service calls
+// complete. One that assembles it for an earlier request, or was killed while it
+// did, may say so too early, or for ever.
+func (s *Store) appears(ctx context.Context, key string, size int64) error {
+	for wait := 100 * time.Millisecond; ; wait *= 2 {
+		sealed, err := s.sealed(ctx, key, size)
+		switch {
+		case err != nil || sealed:
+			return err
+		case wait > time.Second:
+			return fmt.Errorf("%w: S3 says that upload %s is complete, and has no such object", blob.ErrUnavailable, key)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
 }
 
 // seal turns the bytes of an upload into an object.

@@ -3,6 +3,7 @@ package s3blob
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -167,4 +168,32 @@ func TestConflict(t *testing.T) {
 	}
 	rec.Fault = nil
 	seal(t, s, "some-key", blob.State{})
+}
+
+// TestCompleteTooEarly: the service calls an upload complete whose object is not
+// there, as one does that was killed while it made it. Nobody is told that the
+// object is, before it is.
+func TestCompleteTooEarly(t *testing.T) {
+	server := s3test.Start(t)
+	s, rec := recorded(t, options(t, server))
+	data := content(1, 9*mib)
+	st := appendTo(t, s, "some-key", blob.State{}, data)
+	early := 0
+	rec.Fault = func(_ int, op string, r *http.Request) (*http.Response, error) {
+		if op != "CompleteMultipartUpload" {
+			return nil, nil
+		}
+		early++
+		const done = `<CompleteMultipartUploadResult><ETag>"x"</ETag></CompleteMultipartUploadResult>`
+		return &http.Response{
+			StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/xml"}},
+			Body: io.NopCloser(strings.NewReader(done)), ContentLength: int64(len(done)), Request: r,
+		}, nil
+	}
+	if err := s.Seal(t.Context(), "some-key", st); !errors.Is(err, blob.ErrUnavailable) || early != 1 {
+		t.Errorf("Seal of what is not there, %d times: %v", early, err)
+	}
+	rec.Fault = nil
+	seal(t, s, "some-key", st)
+	wantObject(t, s, "some-key", data)
 }
