@@ -72,7 +72,8 @@ func failure(err error) error {
 		return fmt.Errorf("%w: %w", blob.ErrNotFound, err)
 	case hasCode(err, full...) || status(err) == http.StatusInsufficientStorage:
 		return fmt.Errorf("%w: %w", blob.ErrFull, err)
-	case hasCode(err, perhaps...) || status(err) >= 500 || status(err) == http.StatusTooManyRequests:
+	case hasCode(err, perhaps...), status(err) >= 500, status(err) == http.StatusTooManyRequests,
+		status(err) == http.StatusConflict: // with what others do at this moment
 		return fmt.Errorf("%w: %w", blob.ErrUnavailable, err)
 	case errors.As(err, &api):
 		if hint := advice[api.ErrorCode()]; hint != "" {

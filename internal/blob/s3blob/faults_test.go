@@ -222,6 +222,7 @@ func TestErrors(t *testing.T) {
 		"gateway":     {answer(502, "BadGateway"), blob.ErrUnavailable, "BadGateway"},
 		"unreachable": {func(int, string, *http.Request) (*http.Response, error) { return nil, io.EOF }, blob.ErrUnavailable, "EOF"},
 		"cut":         {func(int, string, *http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF }, blob.ErrUnavailable, "EOF"},
+		"in the way":  {answer(409, "OperationAborted"), blob.ErrUnavailable, "OperationAborted"},
 		"full":        {answer(507, "XMinioStorageFull"), blob.ErrFull, "XMinioStorageFull"},
 		"quota":       {answer(403, "QuotaExceeded"), blob.ErrFull, "QuotaExceeded"},
 		"denied":      {answer(403, "AccessDenied"), blob.ErrUnavailable, "allow these credentials"},
