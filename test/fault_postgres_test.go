@@ -245,22 +245,33 @@ func (w *world) pushPatiently(name string, content stuff) (refused int, err erro
 		return errors.As(err, &status) && (status.got == 503 || status.got == 416) && time.Now().Before(end)
 	}
 	var path string
-	for {
-		if path, err = w.api.startUpload(name); err == nil {
-			break
-		} else if !again(err) {
-			return refused, fmt.Errorf("begin: %w", err)
+	begin := func() error {
+		for {
+			if path, err = w.api.startUpload(name); err == nil {
+				return nil
+			} else if !again(err) {
+				return fmt.Errorf("begin: %w", err)
+			}
 		}
 	}
+	if err := begin(); err != nil {
+		return refused, err
+	}
 	for at := int64(0); at < content.size; {
-		n := min(content.size-at, content.size/2)
+		acked, n := at, min(content.size-at, content.size/2)
 		_, err := w.api.send("PATCH", path, stuff{content.seed, at + n}.from(at), []string{"Content-Range", fmt.Sprintf("%d-%d", at, at+n-1)}, 202)
 		for err != nil {
-			if !again(err) {
+			n = 0
+			var status *statusError
+			switch {
+			case acked == 0 && errors.As(err, &status) && status.got == 404: // a crash may forget one without a byte
+				if at, err = 0, begin(); err != nil {
+					return refused, err
+				}
+			case !again(err):
 				return refused, fmt.Errorf("patch: %w", err)
-			}
-			if _, at, err = w.api.uploadOffset(path); err == nil {
-				n = 0
+			default:
+				_, at, err = w.api.uploadOffset(path)
 			}
 		}
 		at += n
