@@ -59,7 +59,7 @@ func TestReplicas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, f, 45*time.Second)
+	run(t, f, 30*time.Second)
 }
 
 // run soaks for SOAK, or for the short time of a test among others.
