@@ -231,6 +231,22 @@ func (r *repo) heldBlob(digest string, now time.Time) (must, may bool) {
 	return must, may
 }
 
+// revives says that to push m would hold referrers of it again of which nobody
+// knows whether they are still there: m may have been gone, and they after it.
+func (r *repo) revives(m *manifest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.until(m).Equal(forever) {
+		return false
+	}
+	for _, x := range r.manifests {
+		if x.subject == m.digest && x.there {
+			return true
+		}
+	}
+	return false
+}
+
 // listed says whether an index that must be there, or that may be, lists m.
 func (r *repo) listed(m *manifest, now time.Time) (must, may bool) {
 	for _, h := range r.manifests {

@@ -87,6 +87,9 @@ func TestUntil(t *testing.T) {
 			t.Errorf("a manifest that is held may go at %v", r.until(m))
 		}
 	}
+	if r.revives(child) {
+		t.Error("the referrer of what is held may have gone")
+	}
 	soon := time.Now().Add(testGraces.Untagged)
 	if end := r.until(other); end.After(soon) || end.Before(soon.Add(-time.Second)) {
 		t.Errorf("what nothing holds must be there until %v", end)
@@ -97,6 +100,9 @@ func TestUntil(t *testing.T) {
 		if end := r.until(m); end.After(want) || end.Before(want.Add(-time.Second)) {
 			t.Errorf("number %d must be there until %v, want %v", i, end, want)
 		}
+	}
+	if !r.revives(child) || r.revives(index) {
+		t.Error("to push again what may go may bring back what went with it, and nothing else may")
 	}
 	if _, may := r.listed(child, time.Now()); !may {
 		t.Error("nothing lists a child")

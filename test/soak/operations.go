@@ -113,7 +113,7 @@ func (c *client) pushReferrer(r *repo) error {
 // moveTag points a tag at a manifest that is there, or brings back one that was.
 func (c *client) moveTag(r *repo) error {
 	m := pick(c.rng, c.mine(r, func(m *manifest) bool { return m.there || c.chance(8) }))
-	if m == nil {
+	if m == nil || r.revives(m) {
 		return nil
 	}
 	_, err := c.put(r, m, c.aTag(r))
