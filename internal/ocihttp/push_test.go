@@ -1,13 +1,16 @@
 package ocihttp_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/berth-registry/berth/internal/oci"
+	"github.com/berth-registry/berth/internal/registry"
 )
 
 func TestUploadInChunks(t *testing.T) {
@@ -270,4 +273,27 @@ func TestDelete(t *testing.T) {
 		s.do("DELETE", "/v2/none"+path, nil).fails(404, "NAME_UNKNOWN")
 	}
 	s.do("DELETE", "/v2/a/blobs/latest", nil).fails(400, "DIGEST_INVALID")
+}
+
+// forgetful loses what it is sent, as a database does that crashes.
+type forgetful struct{ registry.Registry }
+
+func (f forgetful) StartUpload(ctx context.Context, repo string, o registry.UploadOptions) (registry.Upload, error) {
+	u, err := f.Registry.StartUpload(ctx, repo, o)
+	return forgotten{u}, err
+}
+
+type forgotten struct{ registry.Upload }
+
+func (forgotten) Commit(context.Context, int64, io.Reader, oci.Digest) (oci.Descriptor, error) {
+	return oci.Descriptor{}, &registry.Error{Code: registry.UploadUnknown}
+}
+
+// TestWholePushThatWasLost: a client that pushes with one request knows of no
+// session that it could begin anew. It is told to send the blob again.
+func TestWholePushThatWasLost(t *testing.T) {
+	s := newServer(t)
+	s.reg = forgetful{s.reg}
+	s.do("POST", "/v2/a/b/blobs/uploads/?digest="+string(digestOf("abc")), strings.NewReader("abc")).fails(503, "UNAVAILABLE").
+		wants(503, "Retry-After", "5")
 }

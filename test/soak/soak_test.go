@@ -41,7 +41,7 @@ func TestSingle(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	run(t, s, 15*time.Second)
+	run(t, s, 10*time.Second)
 }
 
 // TestReplicas soaks two processes with PostgreSQL and S3 behind a balancer.
@@ -59,7 +59,7 @@ func TestReplicas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, f, 30*time.Second)
+	run(t, f, 10*time.Second)
 }
 
 // run soaks for SOAK, or for the short time of a test among others.
