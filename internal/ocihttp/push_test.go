@@ -276,24 +276,32 @@ func TestDelete(t *testing.T) {
 }
 
 // forgetful loses what it is sent, as a database does that crashes.
-type forgetful struct{ registry.Registry }
+type forgetful struct {
+	registry.Registry
+	code registry.Code
+}
 
 func (f forgetful) StartUpload(ctx context.Context, repo string, o registry.UploadOptions) (registry.Upload, error) {
 	u, err := f.Registry.StartUpload(ctx, repo, o)
-	return forgotten{u}, err
+	return forgotten{u, f.code}, err
 }
 
-type forgotten struct{ registry.Upload }
+type forgotten struct {
+	registry.Upload
+	code registry.Code
+}
 
-func (forgotten) Commit(context.Context, int64, io.Reader, oci.Digest) (oci.Descriptor, error) {
-	return oci.Descriptor{}, &registry.Error{Code: registry.UploadUnknown}
+func (f forgotten) Commit(context.Context, int64, io.Reader, oci.Digest) (oci.Descriptor, error) {
+	return oci.Descriptor{}, &registry.Error{Code: f.code}
 }
 
 // TestWholePushThatWasLost: a client that pushes with one request knows of no
 // session that it could begin anew. It is told to send the blob again.
 func TestWholePushThatWasLost(t *testing.T) {
-	s := newServer(t)
-	s.reg = forgetful{s.reg}
-	s.do("POST", "/v2/a/b/blobs/uploads/?digest="+string(digestOf("abc")), strings.NewReader("abc")).fails(503, "UNAVAILABLE").
-		wants(503, "Retry-After", "5")
+	for _, code := range []registry.Code{registry.UploadUnknown, registry.RangeInvalid} {
+		s := newServer(t)
+		s.reg = forgetful{s.reg, code}
+		s.do("POST", "/v2/a/b/blobs/uploads/?digest="+string(digestOf("abc")), strings.NewReader("abc")).fails(503, "UNAVAILABLE").
+			wants(503, "Retry-After", "5")
+	}
 }

@@ -100,7 +100,8 @@ func (x *exchange) takeWhole(d oci.Digest) error {
 		x.h.Log.LogAttrs(x.ctx, slog.LevelWarn, "an upload session stays until it expires",
 			slog.String("request_id", x.requestID), slog.Any("error", failed))
 	}
-	if registry.IsCode(err, registry.UploadUnknown) {
+	// The session is this request's alone: elsewhere it can only be after a crash.
+	if registry.IsCode(err, registry.UploadUnknown) || registry.IsCode(err, registry.RangeInvalid) {
 		return &registry.Error{Code: registry.Unavailable, Repo: x.req.repo, Err: err,
 			Detail: "what was received was lost in a failure of the storage or the database; send it again"}
 	}
