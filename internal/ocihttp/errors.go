@@ -51,6 +51,7 @@ var forms = [registry.Codes]form{
 	registry.TooManyRequests:     {429, "TOOMANYREQUESTS", "too many requests; wait and try again", "10"},
 	registry.InsufficientStorage: {507, "UNAVAILABLE", "the registry is out of storage space; its operator must free some", ""},
 	registry.Unavailable:         {503, "UNAVAILABLE", "temporarily unavailable; try again", "5"},
+	registry.Faulty:              {502, "UNAVAILABLE", "another registry, on which this answer depends, is at fault; its operator, or that of this one, must see to it", ""},
 }
 
 // refusal is an error that only HTTP knows.

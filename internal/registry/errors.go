@@ -36,7 +36,8 @@ const (
 	TooManyRequests
 	InsufficientStorage
 	Unavailable
-	Codes // count of codes, for tables
+	Faulty // another registry, on which the answer depends, is at fault or not to be trusted
+	Codes  // count of codes, for tables
 )
 
 var codeNames = [Codes]string{
@@ -45,6 +46,7 @@ var codeNames = [Codes]string{
 	"manifest unknown", "manifest too large", "blob too large", "repository name invalid", "repository name unknown",
 	"tag invalid", "size invalid", "range invalid", "authentication required", "access denied",
 	"still referenced", "unsupported", "too many requests", "insufficient storage", "temporarily unavailable",
+	"other registry at fault",
 }
 
 func (c Code) String() string {
