@@ -7,7 +7,7 @@ SOAK        ?= 30m
 CONFORMANCE ?=
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: help run lint packages check test clients acceptance soak bench bench-gc bench-s3 fuzz conformance
+.PHONY: help run lint packages check test clients acceptance soak bench bench-gc bench-proxy bench-s3 fuzz conformance
 
 help: ## what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 13
@@ -51,6 +51,10 @@ bench-gc: ## pushes and pulls beside garbage collection, on 100 000 manifests
 	scripts/install-test-tools check
 	BERTH_BENCH_MANIFESTS=$${BERTH_BENCH_MANIFESTS:-100000} BERTH_BENCH_SECONDS=$${BERTH_BENCH_SECONDS:-10} \
 		go test ./internal/hosted -run '^$$' -bench Collection -benchtime 1x -timeout 2h
+
+bench-proxy: ## Berth as a cache: against its upstream, and against what it serves of its own
+	scripts/install-test-tools bench
+	cd bench && go run . -proxy $(if $(QUICK),-quick)
 
 bench-s3: ## pushes and pulls of Berth on S3, and of the SDK straight to the same service
 	scripts/install-test-tools check

@@ -45,6 +45,7 @@ type options struct {
 	cores       int    // that servers may use, 0 for all
 	allServers  bool   // that there are, rather than chosen ones
 
+	onProxy     bool // measure Berth as a cache, instead
 	onS3        bool // compare Berth on S3 with the service it stands on, instead
 	limitServer bool // be the limit server instead
 	listen      string
@@ -69,6 +70,7 @@ func parseOptions(args []string) (options, error) {
 	fs.IntVar(&o.storeSize, "store", 0, "`tags` in the store of the start load (default 1000000, quick 20000)")
 	fs.IntVar(&o.tagsPerPush, "store-tags", 1, "`tags` on each manifest of that store, 1 to 100; more fill it faster")
 	fs.BoolVar(&o.onS3, "s3", false, "compare Berth on S3 with the SDK straight to the same service, instead")
+	fs.BoolVar(&o.onProxy, "proxy", false, "measure Berth as a cache of another registry, instead; -only: first byte, throughput, warm, crowd")
 	fs.IntVar(&o.cores, "cores", 0, "processor `cores` that each server may use (default all); clients use all")
 	fs.BoolVar(&o.limitServer, "limit-server", false, "be the limit server (bench starts itself so)")
 	fs.StringVar(&o.listen, "listen", "127.0.0.1:0", "address of the limit server")
@@ -127,6 +129,9 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	if o.limitServer {
 		return serveLimit(ctx, o.listen, o.data)
+	}
+	if o.onProxy {
+		return runProxy(ctx, o, args)
 	}
 	if o.onS3 {
 		return runS3(ctx, o)
