@@ -27,6 +27,7 @@ var ours = map[string][]string{
 	"internal/blob/memblob":          {"internal/blob"},
 	"internal/blob/s3blob":           {"internal/blob"},
 	"internal/blob/blobtest":         {"internal/blob"},
+	"internal/credential":            {"internal/registry"},
 	"internal/directory":             {"internal/access"},
 	"internal/hosted":                {"internal/registry", "internal/blob", "internal/meta", "internal/oci"},
 	"internal/jobs":                  {"internal/meta"},
@@ -68,6 +69,7 @@ var theirs = map[string][]string{
 	"go.opentelemetry.io/otel/sdk":                                    {"internal/tracing"},
 	"go.opentelemetry.io/otel/trace":                                  {"internal/tracing"},
 	"golang.org/x/crypto":                                             {"internal/auth"},
+	"golang.org/x/net":                                                {"internal/credential"},
 	"golang.org/x/oauth2":                                             {"internal/oidc"},
 	"modernc.org/sqlite":                                              {"internal/meta"},
 }
@@ -75,8 +77,7 @@ var theirs = map[string][]string{
 // fronts speak HTTP, as servers or as clients; everything below them does not.
 var fronts = []string{
 	"cmd/berth", "internal/blob/s3blob", "internal/blob/s3blob/s3test", "internal/apiclient", "internal/apihttp", "internal/app", "internal/auth", "internal/authhttp",
-	"internal/clientaddr", "internal/metrics", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid", "internal/tracing",
-	"internal/upstream",
+	"internal/clientaddr", "internal/credential", "internal/metrics", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid", "internal/tracing", "internal/upstream",
 }
 
 // top packages are imported by app and cmd alone.
