@@ -136,6 +136,7 @@ type Registry struct {
 	flights flights
 	uses    uses
 	fetcher fetcher
+	asks    asks
 	running sync.WaitGroup
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
