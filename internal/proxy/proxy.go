@@ -28,13 +28,16 @@ type State interface {
 	// ref all of a repository, or with an empty repo too all of a proxy.
 	ForgetProxyTags(ctx context.Context, proxy, repo, ref string) error
 
-	// SaveProxyManifest notes that a manifest came from upstream, before it is
-	// put into the cache.
+	// SaveProxyManifest notes that a manifest is about to come from upstream. What
+	// is there without such a note was pushed here, and stays so.
 	SaveProxyManifest(ctx context.Context, m meta.ProxyManifest) error
 	// ProxyManifest finds such a note.
 	ProxyManifest(ctx context.Context, repo string, d oci.Digest) (meta.ProxyManifest, error)
 	// FromUpstream says which of some manifests of a repository came from upstream.
 	FromUpstream(ctx context.Context, repo string, digests []oci.Digest) (map[oci.Digest]bool, error)
+	// OwnProxyManifest notes that a manifest was pushed here, whatever came from
+	// upstream before: it is not evicted from now on.
+	OwnProxyManifest(ctx context.Context, repo string, d oci.Digest) error
 	// MarkPrefetched notes that what belongs to a manifest has come.
 	MarkPrefetched(ctx context.Context, repo string, d oci.Digest) error
 	// TouchProxyManifests notes uses, also as those of the indexes that hold them.
@@ -43,6 +46,15 @@ type State interface {
 	// ProxyReferrers is what upstream last listed.
 	ProxyReferrers(ctx context.Context, repo string, subject oci.Digest) (meta.ProxyReferrers, error)
 	SaveProxyReferrers(ctx context.Context, repo string, subject oci.Digest, r meta.ProxyReferrers) error
+	// AgeProxyReferrers makes lists count as last checked at that time, where they
+	// were later: of one subject, or of a repository, or of all, as in
+	// ForgetProxyTags.
+	AgeProxyReferrers(ctx context.Context, proxy, repo string, subject oci.Digest, at time.Time) error
+
+	// ManifestHolders lists up to n indexes that hold a manifest of a repository.
+	ManifestHolders(ctx context.Context, repo string, d oci.Digest, n int) ([]oci.Digest, error)
+	// ManifestTags lists up to n tags behind the given one that point at it.
+	ManifestTags(ctx context.Context, repo string, d oci.Digest, after string, n int) ([]string, error)
 }
 
 // Leases keep several processes from asking an origin for the same at once.
@@ -54,6 +66,11 @@ type Leases interface {
 	RenewProxy(ctx context.Context, key string, version int64, ttl time.Duration) error
 	ReleaseProxy(ctx context.Context, key string, version int64) error
 }
+
+var (
+	_ State  = (*meta.DB)(nil)
+	_ Leases = (*meta.DB)(nil)
+)
 
 // Options of New. Name and State are required.
 type Options struct {
