@@ -159,6 +159,7 @@ type Registry struct {
 	hints   hints
 	uses    uses
 	fetcher fetcher
+	asks    asks
 	running sync.WaitGroup
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
