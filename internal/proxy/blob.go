@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"io"
 	"strings"
 	"time"
@@ -31,10 +30,12 @@ func (p *Registry) Blob(ctx context.Context, repo string, d oci.Digest) (registr
 	b, err := p.blob(ctx, here, there, d)
 	result := "hit"
 	switch w, missing := b.(*wanted); {
-	case absent(err):
+	case noBlob(err):
 		result = "negative"
+		noteFailure(ctx, err)
 	case err != nil:
 		result = "error"
+		noteFailure(ctx, err)
 	case missing:
 		result = "miss"
 		registry.NoteFreshness(ctx, registry.Freshness{Forward: "uri-miss", Shared: w.shared, Age: -1})
@@ -45,10 +46,14 @@ func (p *Registry) Blob(ctx context.Context, repo string, d oci.Digest) (registr
 	return b, err
 }
 
+func noteFailure(ctx context.Context, err error) {
+	registry.NoteFreshness(ctx, registry.Freshness{Forward: "uri-miss", Status: statusOf(err), Detail: detailOf(err), Age: -1})
+}
+
 // blob is one of the cache, or a *wanted.
 func (p *Registry) blob(ctx context.Context, here, there string, d oci.Digest) (registry.Blob, error) {
 	b, err := p.cache.Blob(ctx, here, d)
-	if !absent(err) {
+	if !noBlob(err) {
 		return b, err
 	}
 	w, err := p.want(ctx, here, there, d)
@@ -68,16 +73,16 @@ func (p *Registry) want(ctx context.Context, here, there string, d oci.Digest) (
 	var known bool
 	if w.desc.Size, known = p.flights.size(here, d); known {
 		w.shared = true
-	} else if w.desc.Size, known = p.hints.get(here, d); !known {
+	} else if w.desc.Size, known = p.sizes.get(here, d); !known {
 		var err error
 		if w.from, w.shared, err = p.ask(ctx, here, there, d); err != nil {
 			return nil, err
 		}
 		w.desc.Size = w.from.Descriptor().Size
-		p.hints.add(here, d, w.desc.Size)
+		p.sizes.add(here, d, w.desc.Size)
 	}
 	if w.desc.Size < 0 || w.desc.Size == 0 && !d.Verify(nil) { // nobody would open it and find out
-		p.hints.drop(here, d)
+		p.sizes.drop(here, d)
 		return nil, registry.Errorf(registry.Faulty, here, "the upstream registry says that blob %s has %d bytes, which cannot be; try again later", d, w.desc.Size)
 	}
 	return w, nil
@@ -86,18 +91,15 @@ func (p *Registry) want(ctx context.Context, here, there string, d oci.Digest) (
 // ask asks the origin for a blob, unless it has said of late that it has none.
 func (p *Registry) ask(ctx context.Context, here, there string, d oci.Digest) (registry.Blob, bool, error) {
 	denied := func(ctx context.Context) (registry.Blob, bool, error) {
-		t, err := p.o.State.ProxyTag(ctx, here, blobRef(d))
-		if err == nil && t.Digest == "" && p.o.Now().Sub(t.CheckedAt) < p.o.NegativeTTL*time.Duration(p.o.Stretch()) {
-			return nil, false, unknownBlob(here, d, nil)
-		}
-		if errors.Is(err, meta.ErrNotFound) {
-			err = nil
+		said, err := p.said(ctx, here, blobRef(d))
+		if err == nil && !said.CheckedAt.IsZero() && p.age(said.CheckedAt) < p.stretched(p.o.NegativeTTL) {
+			err = unknownBlob(here, d, nil)
 		}
 		return nil, false, err
 	}
 	return share(ctx, p, "have "+here+" "+d.String(), denied, func(ctx context.Context) (registry.Blob, error) {
 		b, err := p.origin.Blob(ctx, there, d)
-		if absent(err) {
+		if noBlob(err) {
 			p.denied(ctx, here, d)
 			err = unknownBlob(here, d, err)
 		}
@@ -107,10 +109,8 @@ func (p *Registry) ask(ctx context.Context, here, there string, d oci.Digest) (r
 
 // denied remembers that the origin has no such blob.
 func (p *Registry) denied(ctx context.Context, here string, d oci.Digest) {
-	p.hints.drop(here, d)
-	if err := p.o.State.SaveProxyTag(ctx, here, blobRef(d), meta.ProxyTag{CheckedAt: p.o.Now()}); err != nil {
-		p.o.Log.Warn("that a blob is absent upstream could not be noted; it will be asked for again", "repository", here, "digest", d, "error", err)
-	}
+	p.sizes.drop(here, d)
+	p.save(ctx, here, blobRef(d), meta.ProxyTag{CheckedAt: p.o.Now()})
 }
 
 // blobRef is what a blob is remembered by among tags and manifests: its digest
@@ -121,15 +121,13 @@ func unknownBlob(here string, d oci.Digest, err error) error {
 	return &registry.Error{Code: registry.BlobUnknown, Repo: here, Detail: map[string]string{"digest": d.String()}, Err: err}
 }
 
-// absent reports whether an error says that there is no such blob.
-func absent(err error) bool {
-	return registry.IsCode(err, registry.BlobUnknown) || registry.IsCode(err, registry.NameUnknown)
-}
+// noBlob reports whether an error says that there is no such blob.
+func noBlob(err error) bool { return registry.IsCode(err, registry.BlobUnknown) || notThere(err) }
 
 // held finds a blob of a repository in the cache, as linked does.
 func (p *Registry) held(ctx context.Context, here string, d oci.Digest) (registry.Blob, error) {
 	b, err := p.cache.Blob(ctx, here, d)
-	if absent(err) {
+	if noBlob(err) {
 		return p.linked(ctx, here, d)
 	}
 	return b, err
@@ -159,7 +157,7 @@ func (p *Registry) linked(ctx context.Context, here string, d oci.Digest) (regis
 func (p *Registry) link(ctx context.Context, here, from string, d oci.Digest) error {
 	_, err := p.cache.Mount(p.writing(ctx), here, from, d)
 	if err != nil {
-		p.o.Log.Warn("a cached blob could not be linked into another repository", "repository", here, "from", from, "digest", d, "error", err)
+		p.o.Log.Warn("a cached blob could not be linked into another repository", "repo", here, "from", from, "digest", d, "error", err)
 	}
 	return err
 }
@@ -168,7 +166,7 @@ func (p *Registry) link(ctx context.Context, here, from string, d oci.Digest) er
 // so that the origin need not be asked for it.
 func (p *Registry) expect(here string, m *oci.Manifest) {
 	for _, d := range m.Blobs {
-		p.hints.add(here, d.Digest, d.Size)
+		p.sizes.add(here, d.Digest, d.Size)
 	}
 }
 

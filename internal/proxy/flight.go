@@ -104,7 +104,7 @@ func (p *Registry) board(ctx context.Context, w *wanted) (f *flight, joined bool
 		p.running.Go(f.run)
 	}
 	if f.size != w.desc.Size { // two manifests of the origin contradict each other
-		p.hints.drop(w.here, d)
+		p.sizes.drop(w.here, d)
 		return nil, false, registry.Errorf(registry.Faulty, w.here, "the upstream registry gives blob %s two sizes, %d and %d; try again", d, f.size, w.desc.Size)
 	}
 	f.homes[w.here] = true
@@ -260,7 +260,7 @@ func (f *flight) sized(size int64) error {
 	if size == f.size {
 		return nil
 	}
-	f.p.hints.drop(f.here, f.digest)
+	f.p.sizes.drop(f.here, f.digest)
 	return registry.Errorf(registry.Faulty, f.here, "the upstream registry's manifest says that blob %s has %d bytes, but it has %d; try again", f.digest, f.size, size)
 }
 

@@ -64,15 +64,15 @@ func (f *flight) fetch() error {
 
 // refused learns from what the origin did not give.
 func (f *flight) refused(err error) {
-	if absent(err) {
+	if noBlob(err) {
 		f.p.denied(context.WithoutCancel(f.ctx), f.here, f.digest)
 	} else if registry.IsCode(err, registry.Faulty) {
-		f.p.hints.drop(f.here, f.digest) // it may be what was wrong
+		f.p.sizes.drop(f.here, f.digest) // it may be what was wrong
 	}
 }
 
 func (f *flight) notKept(why error) {
-	f.p.o.Log.Warn("a blob cannot be kept and is passed through", "repository", f.here, "digest", f.digest, "error", why)
+	f.p.o.Log.Warn("a blob cannot be kept and is passed through", "repo", f.here, "digest", f.digest, "error", why)
 }
 
 // fill writes what the origin sends into the spool. It succeeds if that is the blob.
@@ -90,7 +90,7 @@ func (f *flight) fill(src *source) error {
 			return errors.Join(full, state)
 		}
 		if err == io.EOF {
-			return verify(f.here, f.digest, h)
+			return verifyBlob(f.here, f.digest, h)
 		}
 		if err != nil {
 			return err
@@ -98,8 +98,8 @@ func (f *flight) fill(src *source) error {
 	}
 }
 
-// verify wants all that was written to h to have the digest d.
-func verify(repo string, d oci.Digest, h oci.Hash) error {
+// verifyBlob wants all that was written to h to have the digest d.
+func verifyBlob(repo string, d oci.Digest, h oci.Hash) error {
 	if d.Algorithm().FromHash(h) != d {
 		return registry.Errorf(registry.Faulty, repo, "the content that the upstream registry sent for blob %s has another digest; try again", d)
 	}
@@ -119,7 +119,7 @@ func (f *flight) keep() error {
 		return nil
 	}
 	if left := u.Cancel(ctx); left != nil && !registry.IsCode(left, registry.UploadUnknown) {
-		f.p.o.Log.Warn("what came of a blob could not be freed at once; it expires as uploads do", "repository", f.here, "upload", u.ID(), "error", left)
+		f.p.o.Log.Warn("what came of a blob could not be freed at once; it expires as uploads do", "repo", f.here, "upload", u.ID(), "error", left)
 	}
 	return err
 }
@@ -212,7 +212,7 @@ func (s *source) resume() error {
 		if !ok || s.ctx.Err() != nil {
 			return s.gaveUp()
 		}
-		s.p.o.Log.Info("the upstream broke off; going on", "repository", s.repo, "digest", s.desc.Digest, "at", s.off, "error", s.broken)
+		s.p.o.Log.Info("the upstream broke off; going on", "repo", s.repo, "digest", s.desc.Digest, "at", s.off, "error", s.broken)
 		select {
 		case <-time.After(wait):
 		case <-s.ctx.Done():

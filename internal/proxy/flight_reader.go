@@ -33,6 +33,7 @@ func (f *flight) open(ctx context.Context, off, n int64, joined bool) (io.ReadCl
 	_, err := r.more(patient)
 	if err != nil && err != io.EOF && !errors.Is(err, errPatience) {
 		r.Close()
+		noteFailure(ctx, err)
 		return nil, err
 	}
 	registry.NoteFreshness(ctx, registry.Freshness{Forward: "uri-miss", Shared: joined, Stored: r.kept(), Age: -1})
@@ -192,7 +193,7 @@ func (r *passed) Read(p []byte) (int, error) {
 	}
 	r.hash.Write(p[:n])
 	if r.src.off == r.src.end {
-		if wrong := verify(r.f.here, r.f.digest, r.hash); wrong != nil {
+		if wrong := verifyBlob(r.f.here, r.f.digest, r.hash); wrong != nil {
 			return 0, wrong
 		}
 	}

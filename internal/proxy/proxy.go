@@ -156,7 +156,7 @@ type Registry struct {
 
 	calls   calls // under way, by key
 	flights flights
-	hints   hints
+	sizes   sizes
 	uses    uses
 	fetcher fetcher
 	asks    asks
