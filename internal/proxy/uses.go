@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -93,8 +94,7 @@ func (p *Registry) noteUses(ctx context.Context, step time.Duration) {
 	p.uses.told(list)
 }
 
-// due lists the uses to be noted, in the order that keeps transactions from
-// waiting for each other in a circle.
+// due lists the uses to be noted, those of a repository together.
 func (u *uses) due(now time.Time, step time.Duration) (list []meta.ProxyUse) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -109,10 +109,7 @@ func (u *uses) due(now time.Time, step time.Duration) (list []meta.ProxyUse) {
 		}
 	}
 	slices.SortFunc(list, func(a, b meta.ProxyUse) int {
-		if n := strings.Compare(a.Repository, b.Repository); n != 0 {
-			return n
-		}
-		return strings.Compare(a.Digest.String(), b.Digest.String())
+		return cmp.Or(strings.Compare(a.Repository, b.Repository), strings.Compare(a.Digest.String(), b.Digest.String()))
 	})
 	return list
 }
