@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/berth-registry/berth/internal/notation"
 )
 
 // Config is the whole configuration. Load makes it; what Load returned is
@@ -119,7 +121,7 @@ type Repository struct {
 // without a slash and ** for any run at all.
 func (c *Config) Sparse(repo string) bool {
 	for i := len(c.Repositories) - 1; i >= 0; i-- {
-		if matchGlob(c.Repositories[i].Match, repo) {
+		if notation.MatchGlob(c.Repositories[i].Match, repo) {
 			return c.Repositories[i].SparseManifests
 		}
 	}

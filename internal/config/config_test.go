@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/berth-registry/berth/internal/notation"
 )
 
 // write makes a configuration file of content and returns its name.
@@ -315,7 +317,7 @@ func FuzzLoad(f *testing.F) {
 			t.Fatalf("what was printed is refused: %v", err)
 		}
 		for i := range keys {
-			if got, want := keys[i].get(again), redacted(keys[i].get(c)); got != want {
+			if got, want := keys[i].get(again), notation.Redacted(keys[i].get(c)); got != want {
 				t.Errorf("%s: %q, printed and read again %q", keys[i].path, want, got)
 			}
 		}

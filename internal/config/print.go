@@ -6,6 +6,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"github.com/berth-registry/berth/internal/notation"
 )
 
 // Print writes the effective configuration as YAML that Load would take. Each
@@ -52,7 +54,7 @@ func indent(depth int) string { return strings.Repeat("  ", depth) }
 // for a number or a list.
 func literal(k kind, value string) string {
 	if k == text {
-		return strconv.Quote(redacted(value))
+		return strconv.Quote(notation.Redacted(value))
 	}
 	return value
 }

@@ -5,6 +5,8 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/berth-registry/berth/internal/notation"
 )
 
 const (
@@ -58,7 +60,7 @@ func (f *file) rule(path string, at *token.Token, n ast.Node) {
 			matched = true
 			if v, ok := f.value(path+".match", text, at, value); ok {
 				rule.Match = v
-				if err := checkGlob(v); err != nil {
+				if err := notation.CheckGlob(v); err != nil {
 					f.problemAt(value.GetToken(), "%s.match: %w", path, err)
 				}
 			}
