@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/berth-registry/berth/internal/notation"
+	"github.com/berth-registry/berth/internal/proxyspec"
 )
 
 // Config is the whole configuration. Load makes it; what Load returned is
@@ -56,6 +57,13 @@ type Config struct {
 		TrustedProxies string // see Config.TrustedProxies
 	}
 	Repositories []Repository
+	Proxy        struct {
+		CacheSize string // see ProxyCacheSize
+		Networks  string // see ProxyNetworks
+	}
+	Secrets  struct{ KeyFile string }
+	Proxies  []proxyspec.Proxy
+	Virtuals []proxyspec.Virtual
 
 	origins map[string]string // key path → where its value came from; absent: the default
 }
@@ -154,10 +162,11 @@ const maxProblems = 20
 type loader struct {
 	config   *Config
 	problems []error
+	places   map[string]string // of what stands in lists, by path: where in the file
 }
 
 func newLoader() *loader {
-	l := &loader{config: &Config{origins: map[string]string{}}}
+	l := &loader{config: &Config{origins: map[string]string{}}, places: map[string]string{}}
 	for i := range keys {
 		if k := &keys[i]; k.initial != "" {
 			l.set(k, k.initial, "", "default of "+k.path)
@@ -211,6 +220,7 @@ func (l *loader) finish() (*Config, error) {
 		l.problem("storage.folder.path and storage.s3.bucket exclude each other: keep one")
 	}
 	l.checkS3(c.Storage.S3)
+	l.checkProxies()
 	if len(l.problems) > 0 {
 		return nil, errors.Join(l.problems...)
 	}

@@ -138,6 +138,10 @@ func (f *file) group(path string, n ast.Node) {
 			f.scalar(k, at, value)
 		case full == repositoriesKey:
 			f.repositories(value)
+		case full == proxiesKey:
+			f.proxies(value)
+		case full == virtualKey:
+			f.virtuals(value)
 		case isGroup(full):
 			f.group(full, value)
 		default:

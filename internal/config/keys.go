@@ -172,6 +172,12 @@ var keys = []key{
 		func(c *Config) *string { return &c.GC.Rate }, checkRate),
 	durationKey("gc.sweep_after", "1h", "How old what crashes left in an S3 bucket and no row knows must be to be removed (unfinished multipart uploads); looked for as often.",
 		func(c *Config) *time.Duration { return &c.GC.SweepAfter }, 1),
+	textKey("proxy.cache_size", "", "How much all caches keep together, such as `500GiB`; beyond it, what was not used for longest goes, whichever cache it is in. None: what each may keep. See [Proxies](#proxies).",
+		func(c *Config) *string { return &c.Proxy.CacheSize }, optional(checkSize)),
+	textKey("proxy.networks", "", "Private and local addresses and networks that may be dialled for every upstream, separated by commas. All others are refused, also when a public name leads there.",
+		func(c *Config) *string { return &c.Proxy.Networks }, each(checkNetwork)),
+	textKey("secrets.key_file", "", "File with a key of 32 bytes, in hexadecimal, that the secrets of managed proxies are encrypted with in the database. Without it they cannot be given any. Make one with `openssl rand -hex 32`; who loses it has to give the secrets again.",
+		func(c *Config) *string { return &c.Secrets.KeyFile }, checkPath),
 	durationKey("shutdown.delay", "0s", "How long requests are still served after SIGTERM while `/readyz` answers 503, so that a load balancer stops sending them here: longer than it takes to notice.",
 		func(c *Config) *time.Duration { return &c.Shutdown.Delay }, 0),
 	durationKey("shutdown.grace", "30s", "How long running requests may take to finish after SIGTERM.",
@@ -274,7 +280,7 @@ func numberKey(path, initial, doc string, field func(*Config) *int, least, most 
 		path: path, kind: number, initial: initial, doc: doc,
 		get: func(c *Config) string { return strconv.Itoa(*field(c)) },
 		set: func(c *Config, value string) error {
-			n, err := strconv.Atoi(value)
+			n, err := parseNumber(value)
 			if err != nil || n < least || n > most {
 				return fmt.Errorf("must be a number from %d to %d, not %q", least, most, notation.Shown(value))
 			}

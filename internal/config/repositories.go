@@ -2,9 +2,12 @@ package config
 
 import (
 	"fmt"
+	"reflect"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/berth-registry/berth/internal/proxyspec"
 
 	"github.com/berth-registry/berth/internal/notation"
 )
@@ -25,7 +28,14 @@ func keyPaths() []string {
 	for i := range keys {
 		paths = append(paths, keys[i].path)
 	}
-	return append(paths, matchKey, sparseKey, untaggedKey)
+	paths = append(paths, matchKey, sparseKey, untaggedKey)
+	for _, f := range specFields(reflect.TypeFor[proxyspec.Proxy](), proxiesKey) {
+		paths = append(paths, f.path)
+	}
+	for _, f := range specFields(reflect.TypeFor[proxyspec.Virtual](), virtualKey) {
+		paths = append(paths, f.path)
+	}
+	return paths
 }
 
 // repositories reads the list of rules.

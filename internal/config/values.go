@@ -96,6 +96,15 @@ func list(value string) (items []string) {
 	return items
 }
 
+// parseNumber reads a whole number.
+func parseNumber(value string) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil {
+		return 0, fmt.Errorf("must be %v, not %q", number, notation.Shown(value))
+	}
+	return n, nil
+}
+
 // optional applies a check to what is not empty.
 func optional(check func(string) error) func(string) error {
 	return func(value string) error {
