@@ -28,6 +28,7 @@ var ours = map[string][]string{
 	"internal/blob/s3blob":           {"internal/blob"},
 	"internal/blob/blobtest":         {"internal/blob"},
 	"internal/config":                {"internal/notation", "internal/proxyspec"},
+	"internal/credential":            {"internal/registry"},
 	"internal/directory":             {"internal/access"},
 	"internal/hosted":                {"internal/registry", "internal/blob", "internal/meta", "internal/oci"},
 	"internal/jobs":                  {"internal/meta"},
@@ -71,6 +72,7 @@ var theirs = map[string][]string{
 	"go.opentelemetry.io/otel/sdk":                                    {"internal/tracing"},
 	"go.opentelemetry.io/otel/trace":                                  {"internal/tracing"},
 	"golang.org/x/crypto":                                             {"internal/auth"},
+	"golang.org/x/net":                                                {"internal/credential"},
 	"golang.org/x/oauth2":                                             {"internal/oidc"},
 	"modernc.org/sqlite":                                              {"internal/meta"},
 }
@@ -78,7 +80,7 @@ var theirs = map[string][]string{
 // fronts speak HTTP, as servers or as clients; everything below them does not.
 var fronts = []string{
 	"cmd/berth", "internal/blob/s3blob", "internal/blob/s3blob/s3test", "internal/apiclient", "internal/apihttp", "internal/app", "internal/auth", "internal/authhttp",
-	"internal/clientaddr", "internal/metrics", "internal/namespace", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid", "internal/tracing",
+	"internal/clientaddr", "internal/credential", "internal/metrics", "internal/namespace", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid", "internal/tracing",
 }
 
 // top packages are imported by app and cmd alone.
