@@ -47,6 +47,7 @@ var ours = map[string][]string{
 	"internal/registry/registrytest": {"internal/oci", "internal/registry"},
 	"internal/tracing":               {"internal/registry"},
 	"internal/remote":                {"internal/registry", "internal/oci"},
+	"internal/upstream":              {"internal/oci", "internal/registry", "internal/remote"},
 }
 
 // theirs are the modules that the product imports, and by which packages. Each
@@ -80,7 +81,7 @@ var theirs = map[string][]string{
 // fronts speak HTTP, as servers or as clients; everything below them does not.
 var fronts = []string{
 	"cmd/berth", "internal/blob/s3blob", "internal/blob/s3blob/s3test", "internal/apiclient", "internal/apihttp", "internal/app", "internal/auth", "internal/authhttp",
-	"internal/clientaddr", "internal/credential", "internal/metrics", "internal/namespace", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid", "internal/tracing",
+	"internal/clientaddr", "internal/credential", "internal/metrics", "internal/namespace", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid", "internal/tracing", "internal/upstream",
 }
 
 // top packages are imported by app and cmd alone.
