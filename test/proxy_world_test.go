@@ -102,7 +102,9 @@ func oneProcess(t *testing.T, data, config string) *caching {
 		c.stop(t)
 		begin(t, config)
 	}
-	c.rows = func(t *testing.T) *sql.DB { return opened(t, "sqlite", "file:"+filepath.Join(data, "berth.db")+"?mode=ro") }
+	c.rows = func(t *testing.T) *sql.DB {
+		return opened(t, "sqlite", "file:"+filepath.Join(data, "berth.db")+"?mode=ro")
+	}
 	t.Cleanup(func() {
 		select {
 		case <-s.done:
@@ -283,9 +285,13 @@ type said struct {
 }
 
 // get asks the replica whose turn it is. header is a list of names and values.
-func (k *cacheCheck) get(path string, header ...string) said { return k.ask("GET", path, nil, header...) }
+func (k *cacheCheck) get(path string, header ...string) said {
+	return k.ask("GET", path, nil, header...)
+}
 
-func (k *cacheCheck) head(path string, header ...string) said { return k.ask("HEAD", path, nil, header...) }
+func (k *cacheCheck) head(path string, header ...string) said {
+	return k.ask("HEAD", path, nil, header...)
+}
 
 func (k *cacheCheck) ask(method, path string, body []byte, header ...string) said {
 	k.t.Helper()
