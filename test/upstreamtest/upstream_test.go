@@ -54,7 +54,9 @@ func TestBehaviours(t *testing.T) {
 		"Status":   {Status(429, "Retry-After", "60"), func(a answer) bool { return a.status == 429 && a.header.Get("Retry-After") == "60" }},
 		"HTML":     {HTML(200), func(a answer) bool { return a.status == 200 && strings.Contains(a.body, "<html>") }},
 		"Redirect": {Redirect(307, "http://x.test"), func(a answer) bool { return a.status == 307 && a.header.Get("Location") == "http://x.test/"+d.Digest }},
-		"Headers":  {Headers("Docker-Content-Digest", "", "X", "y"), func(a answer) bool { return a.header.Get("Docker-Content-Digest") == "" && a.header.Get("X") == "y" && a.body == content }},
+		"Headers": {Headers("Docker-Content-Digest", "", "X", "y"), func(a answer) bool {
+			return a.header.Get("Docker-Content-Digest") == "" && a.header.Get("X") == "y" && a.body == content
+		}},
 		"Truncate": {Truncate(15), func(a answer) bool { return a.status == 200 && a.err != nil && a.body == content[:15] }},
 		"Pause":    {Pause(15, func() { reached++ }, open), func(a answer) bool { return a.body == content && reached == 1 }},
 		"Slow":     {Slow(100, func() { reached++ }), func(a answer) bool { return a.body == content && reached >= 10 }},
