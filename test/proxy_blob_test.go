@@ -76,35 +76,52 @@ func soon(t *testing.T, what string, c <-chan struct{}) {
 	}
 }
 
+// readAll has n clients read a blob, at the replicas in turn, and returns once
+// those of the first replica have begun; wait waits until all have read it.
+func (k *cacheCheck) readAll(n int, digest string) (wait func()) {
+	k.t.Helper()
+	begun := make(chan struct{}, n)
+	var all sync.WaitGroup
+	for i := range n {
+		a := k.c.at(i)
+		all.Go(func() {
+			r, err := begin(a, k.path("blobs", digest))
+			if i%k.c.replicas == 0 {
+				begun <- struct{}{}
+			}
+			if err == nil {
+				err = r.rest(digest)
+			}
+			if err != nil {
+				k.t.Errorf("reader %d: %v", i, err)
+			}
+		})
+	}
+	for range (n + k.c.replicas - 1) / k.c.replicas {
+		soon(k.t, "the first byte at each of the readers", begun)
+	}
+	return all.Wait
+}
+
 // 1: fifty read a blob at once that is not here. The upstream sends it once, and
-// all have its first byte before the upstream has sent its last.
+// all have its first byte before the upstream has sent its last: all those of one
+// replica, while those of another wait for it.
 func fiftyReaders(k *cacheCheck) {
 	up := k.upstream()
 	k.run(func() {
-		const readers, size = 50, 10 << 20
-		content := upstreamtest.Bytes(100, size)
-		d := up.AddBlob(app, "", content)
+		d := up.AddBlob(app, "", upstreamtest.Bytes(100, 10<<20))
 		_, release := held(up, 1<<20)
 		defer release()
-		var begun, all sync.WaitGroup
-		begun.Add(readers)
-		for range readers {
-			all.Go(func() {
-				r, err := begin(k.client, k.path("blobs", d.Digest))
-				begun.Done()
-				if err == nil {
-					err = r.rest(d.Digest)
-				}
-				if err != nil {
-					k.t.Error(err)
-				}
-			})
+		if k.c.replicas > 1 { // have the first be the one that fetches
+			r, err := begin(k.c.at(0), k.path("blobs", d.Digest))
+			if err != nil {
+				k.t.Fatal(err)
+			}
+			defer r.cancel()
 		}
-		each := make(chan struct{})
-		go func() { begun.Wait(); close(each) }()
-		soon(k.t, "the first byte at each of the readers while the upstream sends", each)
+		wait := k.readAll(50, d.Digest)
 		release()
-		all.Wait()
+		wait()
 		k.asked(up, 1, upstreamtest.Blob, "GET")
 	})
 }
@@ -118,35 +135,36 @@ func firstReaderLeaves(k *cacheCheck) {
 		d := up.AddBlob(app, "", content)
 		reached, release := held(up, 1<<20)
 		defer release()
-		first, err := begin(k.client, k.path("blobs", d.Digest))
+		first, err := begin(k.c.at(0), k.path("blobs", d.Digest))
 		if err != nil {
 			k.t.Fatal(err)
 		}
 		soon(k.t, "a tenth of the blob", reached)
-		var all sync.WaitGroup
-		var begun sync.WaitGroup
-		const others = 9
-		begun.Add(others)
-		for range others {
-			all.Go(func() {
-				r, err := begin(k.client, k.path("blobs", d.Digest))
-				begun.Done()
-				if err == nil {
-					err = r.rest(d.Digest)
-				}
-				if err != nil {
-					k.t.Error(err)
-				}
-			})
-		}
-		begun.Wait()
+		wait := k.readAll(9, d.Digest)
 		first.cancel()
 		release()
-		all.Wait()
+		wait()
 		k.asked(up, 1, upstreamtest.Blob, "GET")
+
+		// Nobody waits for it any more, and it comes all the same.
+		alone := upstreamtest.Bytes(201, 10<<20)
+		d = up.AddBlob(app, "", alone)
+		reached, release = held(up, 1<<20)
+		defer release()
+		if first, err = begin(k.c.at(0), k.path("blobs", d.Digest)); err != nil {
+			k.t.Fatal(err)
+		}
+		soon(k.t, "a tenth of the blob", reached)
+		first.cancel()
+		release()
+		for range 2 {
+			k.get(k.path("blobs", d.Digest)).gives(alone)
+		}
+		k.asked(up, 2, upstreamtest.Blob, "GET")
 		up.Stop()
 		for range 2 {
-			k.get(k.path("blobs", d.Digest)).gives(content)
+			k.get(k.path("blobs", digestOf(content))).gives(content)
+			k.get(k.path("blobs", d.Digest)).gives(alone)
 		}
 	})
 }
