@@ -228,19 +228,20 @@ func proxyClients(t *testing.T, begin func(t *testing.T, dir, config string) *ca
 	}
 }
 
-// signedHere signs in the cache, with another key, an image of an upstream that
-// is gone. Both signatures are good then.
+// signedHere signs in the cache, with another key and in both ways, an image of an
+// upstream that is gone. All signatures are good then.
 func signedHere(t *testing.T, here *images, keys *client) {
 	before := verified(t, here, keys)
 	own := signer(t, here.place)
 	own.run("generate-key-pair")
-	verify := []string{"verify", "--key", "cosign.pub", "--insecure-ignore-tlog=true", "--allow-http-registry", signModes["referrers"][1], here.at(here.app.Digest)}
-	own.fails(verify...)
-	own.run("sign", "--key", "cosign.key", "--tlog-upload=false", "--allow-http-registry", "-y", signModes["referrers"][0], here.at(here.app.Digest))
-	own.run(verify...)
+	for _, mode := range signModes {
+		verify := []string{"verify", "--key", "cosign.pub", "--insecure-ignore-tlog=true", "--allow-http-registry", mode[1], here.at(here.app.Digest)}
+		own.fails(verify...)
+		own.run("sign", "--key", "cosign.key", "--tlog-upload=false", "--allow-http-registry", "-y", mode[0], here.at(here.app.Digest))
+		own.run(verify...)
+	}
 	equal(t, "the upstream's signatures", strings.Join(verified(t, here, keys), "\n"), strings.Join(before, "\n"))
-	regctl := newRegctl(t, here.place)
-	list := regctl.run("artifact", "list", "--format", "{{range .Descriptors}}{{.Digest}}\n{{end}}", here.at("v1"))
+	list := newRegctl(t, here.place).run("artifact", "list", "--format", "{{range .Descriptors}}{{.Digest}}\n{{end}}", here.at("v1"))
 	equal(t, "referrers", len(strings.Fields(list)), 3) // the upstream's signature and SBOM, and our signature
 }
 
