@@ -5,16 +5,17 @@ import (
 	"testing"
 )
 
-// newDocker is a docker client with a daemon of its own, without networks.
-func newDocker(t *testing.T) *client {
+// newDocker is a docker client with a daemon of its own, without networks, which
+// has these flags too.
+func newDocker(t *testing.T, flags ...string) *client {
 	daemon := newClient(t, "dockerd")
 	socket := "unix://" + filepath.Join(daemon.home, "docker.sock")
-	daemon.args = []string{
+	daemon.args = append([]string{
 		"--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none",
 		"--storage-driver=vfs", "--data-root", filepath.Join(daemon.home, "data"),
 		"--exec-root", filepath.Join(daemon.home, "exec"), "--pidfile", filepath.Join(daemon.home, "docker.pid"),
 		"-H", socket,
-	}
+	}, flags...)
 	docker := newClient(t, "docker", "-H", socket)
 	docker.env = append(docker.env, "DOCKER_BUILDKIT=0") // newer clients have no buildx of their own
 	startDaemon(t, daemon, func() error {

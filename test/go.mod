@@ -3,6 +3,7 @@ module github.com/berth-registry/berth/test
 go 1.26.0
 
 require (
+	github.com/opencontainers/go-digest v1.0.0
 	github.com/opencontainers/image-spec v1.1.1
 	oras.land/oras-go/v2 v2.6.2
 )
@@ -37,7 +38,6 @@ require (
 	github.com/aws/aws-sdk-go-v2/credentials v1.20.15
 	github.com/aws/aws-sdk-go-v2/service/s3 v1.114.0
 	github.com/jackc/pgx/v5 v5.12.0
-	github.com/opencontainers/go-digest v1.0.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	modernc.org/sqlite v1.61.1
 )
