@@ -44,21 +44,20 @@ func (c *Collected) Add(o Collected) {
 
 // Collect removes what is due: projects that cannot be restored any more,
 // expired upload sessions, manifests and links that nothing holds, and the bytes
-// of dead objects. It goes from queue to queue, never over the store, in short
+// of dead objects. It goes from queue to queue, by turns, never over the store, in short
 // transactions beside running requests, and no faster than Options.Rate. What
 // fails by itself is put off and does not stop the rest. Several at a time, in
 // one process or more, are safe, and no faster.
 func (r *Registry) Collect(ctx context.Context) (Collected, error) {
 	c := &collection{Registry: r, pace: pace{rate: r.o.Rate}}
-	err := errors.Join(
-		c.drain(ctx, rowBatch, c.projects),
-		c.drain(ctx, rowBatch, c.uploads),
-		c.drain(ctx, planBatch, c.plan),
-		c.drain(ctx, rowBatch, c.manifests),
-		c.drain(ctx, rowBatch, c.links),
-		c.drain(ctx, deadBatch, c.objects),
-		c.sweep(ctx),
-	)
+	err := errors.Join(c.drain(ctx, []*queue{
+		{batch: rowBatch, step: c.projects},
+		{batch: rowBatch, step: c.uploads},
+		{batch: planBatch, step: c.plan},
+		{batch: rowBatch, step: c.manifests},
+		{batch: rowBatch, step: c.links},
+		{batch: deadBatch, step: c.objects},
+	}), c.sweep(ctx))
 	return c.sum, err
 }
 
@@ -69,27 +68,63 @@ type collection struct {
 	pace pace
 }
 
-// maxFailures bounds how often one queue may fail in a run.
-const maxFailures = 10
+// queue is what is collected in batches: step looks at up to n rows.
+type queue struct {
+	batch int
+	step  func(ctx context.Context, n int) (rows int, got Collected, err error)
+	errs  []error
+	empty bool // when it was last looked at
+}
 
-// drain repeats a step until it finds less than a batch to do.
-func (c *collection) drain(ctx context.Context, batch int, step func(context.Context, int) (rows int, got Collected, err error)) error {
-	var errs []error
-	for {
+const (
+	// turnBatches is how much of one queue is done before the next has its turn: a
+	// long one must not keep the others waiting, least of all where runs are often
+	// cut off.
+	turnBatches = 4
+	// maxFailures bounds how often one queue may fail in a run.
+	maxFailures = 10
+)
+
+// drain takes the queues by turns until all are empty: what one removes may be
+// due in the next.
+func (c *collection) drain(ctx context.Context, queues []*queue) error {
+	for busy := true; busy; {
+		busy = false
+		for _, q := range queues {
+			if err := c.turn(ctx, q); err != nil {
+				return errors.Join(append(failures(queues), err)...)
+			}
+			busy = busy || !q.empty
+		}
+	}
+	return errors.Join(failures(queues)...)
+}
+
+func failures(queues []*queue) (errs []error) {
+	for _, q := range queues {
+		errs = append(errs, q.errs...)
+	}
+	return errs
+}
+
+// turn does some batches of a queue, up to one that is not full. Its error is
+// that of ctx.
+func (c *collection) turn(ctx context.Context, q *queue) error {
+	q.empty = len(q.errs) == maxFailures
+	for n := 0; n < turnBatches && !q.empty; n++ {
 		if err := c.pace.wait(ctx); err != nil {
-			return errors.Join(append(errs, err)...)
+			return err
 		}
 		began := time.Now()
-		rows, got, err := step(ctx, batch)
+		rows, got, err := q.step(ctx, q.batch)
 		c.pace.spent(rows, time.Since(began))
 		c.count(got)
 		if err != nil {
-			errs = append(errs, err)
+			q.errs = append(q.errs, err)
 		}
-		if rows < batch || len(errs) == maxFailures {
-			return errors.Join(errs...)
-		}
+		q.empty = rows < q.batch || len(q.errs) == maxFailures
 	}
+	return nil
 }
 
 func (c *collection) count(got Collected) {
