@@ -80,8 +80,12 @@ type Options struct {
 	State State
 	// Leases are for several processes on one State; nil: this one is alone.
 	Leases Leases
-	// Spool is a folder for what is under way. It is emptied by New. Required.
+	// Spool is a folder for what is under way, which other proxies and processes
+	// may use too. Required.
 	Spool string
+	// Abandon is the share, in percent, that must have come of a blob for its
+	// fetch to go on when nobody reads it any more. 0: it always goes on.
+	Abandon int
 
 	// Library says that the origin keeps what has a name of one part under
 	// library/, as Docker Hub does.
@@ -136,9 +140,10 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Event is an answer, as metrics count it.
+// Event is an answer, as metrics count it; or the end of fetching a blob, which
+// many answers may have waited for, or none.
 type Event struct {
-	Kind   string // "manifest", "blob", "referrers", "tags"
+	Kind   string // "manifest", "blob", "referrers", "tags"; "fetch"
 	Result string // "hit", "miss", "stale", "revalidated", "negative", "error", "passed" (not kept)
 	Bytes  int64  // that came from the origin for it
 }
@@ -151,8 +156,10 @@ type Registry struct {
 
 	calls   calls // under way, by key
 	flights flights
+	sizes   sizes
 	uses    uses
 	fetcher fetcher
+	asks    asks
 	running sync.WaitGroup
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
@@ -181,7 +188,6 @@ func New(origin registry.Reader, cache registry.Registry, o Options) (*Registry,
 func (p *Registry) Close() {
 	p.stop()
 	p.running.Wait()
-	p.flights.close()
 }
 
 func withDefaults(o Options) Options {
