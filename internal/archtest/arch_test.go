@@ -42,6 +42,7 @@ var ours = map[string][]string{
 	"internal/registry/registrytest": {"internal/oci", "internal/registry"},
 	"internal/tracing":               {"internal/registry"},
 	"internal/remote":                {"internal/registry", "internal/oci"},
+	"internal/upstream":              {"internal/oci", "internal/registry", "internal/remote"},
 }
 
 // theirs are the modules that the product imports, and by which packages. Each
@@ -75,6 +76,7 @@ var theirs = map[string][]string{
 var fronts = []string{
 	"cmd/berth", "internal/blob/s3blob", "internal/blob/s3blob/s3test", "internal/apiclient", "internal/apihttp", "internal/app", "internal/auth", "internal/authhttp",
 	"internal/clientaddr", "internal/metrics", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid", "internal/tracing",
+	"internal/upstream",
 }
 
 // top packages are imported by app and cmd alone.

@@ -26,10 +26,11 @@ type Options struct {
 	Authorization func(ctx context.Context, repo string) (string, error)
 
 	// Challenged is told of a 401 of the registry's own address, at most once
-	// for a request. If it says so, the request is sent again, with what
-	// Authorization returns then. Requests with a body are not sent again. An
-	// error with a code is passed on as it is.
-	Challenged func(ctx context.Context, repo string, header http.Header) (retry bool, err error)
+	// for a request: what Authorization was sent, and the header of the answer.
+	// If it says so, the request is sent again, with what Authorization returns
+	// then. It is not asked about requests with a body. An error with a code is
+	// passed on as it is.
+	Challenged func(ctx context.Context, repo, sent string, header http.Header) (retry bool, err error)
 
 	// Refusals makes an answer of 401 or 403 NameUnknown with
 	// registry.ErrRefused: what our credentials do not open does not exist for

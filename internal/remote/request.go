@@ -34,7 +34,7 @@ func (r *Registry) send(ctx context.Context, req request) (*http.Response, error
 	}
 	if resp.StatusCode == http.StatusUnauthorized && r.o.Challenged != nil && req.body == nil && !strayed(resp.Request) {
 		discard(resp)
-		retry, err := r.o.Challenged(ctx, req.repo, resp.Header)
+		retry, err := r.o.Challenged(ctx, req.repo, resp.Request.Header.Get("Authorization"), resp.Header)
 		if err != nil {
 			return nil, noCredentials(req.repo, err)
 		}
