@@ -31,7 +31,7 @@ func (f *flight) fetch() error {
 	src := f.p.source(f.ctx, f.there, oci.Descriptor{Digest: f.digest, Size: f.size}, 0, f.size)
 	src.blob = f.from
 	defer src.Close()
-	if err := src.open(); err != nil {
+	if err := safely(src.open); err != nil {
 		spool.close()
 		f.refused(err)
 		f.p.o.Observe(Event{Kind: "fetch", Result: "error"})

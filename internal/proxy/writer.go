@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/berth-registry/berth/internal/meta"
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/registry"
 )
@@ -126,13 +127,18 @@ func (p *Registry) fetchNamed(ctx context.Context, here, there string, parsed *o
 	})
 }
 
-// pushed has what was known of a manifest and its tags asked for again: that the
-// origin did not have them says nothing any more.
+// pushed forgets what the origin said of a manifest and its tags: it has no say in
+// them any more. It comes after the push, and costs at most a wrong answer for as
+// long as absence is believed.
 func (p *Registry) pushed(ctx context.Context, here string, result registry.PutResult, tags []string) {
-	for _, ref := range append([]string{string(result.Descriptor.Digest)}, tags...) {
-		if err := p.o.State.ForgetProxyTags(p.writing(ctx), p.o.Name, here, ref); err != nil {
-			p.o.Log.Warn("what an upstream said of a reference could not be forgotten after a push", "repo", here, "reference", ref, "error", err)
-		}
+	ctx = p.writing(ctx)
+	d := result.Descriptor.Digest
+	err := p.o.State.ForgetProxyTags(ctx, p.o.Name, here, string(d))
+	for _, tag := range tags {
+		err = errors.Join(err, p.o.State.SaveProxyTag(ctx, here, tag, meta.ProxyTag{}))
+	}
+	if err != nil {
+		p.o.Log.Warn("what an upstream said of a manifest could not be forgotten after a push", "repo", here, "digest", d, "error", err)
 	}
 	if result.Subject != "" {
 		p.keepSubject(here, result.Subject)
