@@ -53,8 +53,8 @@ var ours = map[string][]string{
 // theirs are the modules that the product imports, and by which packages. Each
 // is justified in a record under docs/adr.
 var theirs = map[string][]string{
-	"github.com/aws/aws-sdk-go-v2":                                    {"internal/blob/s3blob", "internal/blob/s3blob/s3test"},
-	"github.com/aws/aws-sdk-go-v2/config":                             {"internal/blob/s3blob"},
+	"github.com/aws/aws-sdk-go-v2":                                    {"internal/blob/s3blob", "internal/blob/s3blob/s3test", "internal/credential"},
+	"github.com/aws/aws-sdk-go-v2/config":                             {"internal/blob/s3blob", "internal/credential"},
 	"github.com/aws/aws-sdk-go-v2/credentials":                        {"internal/blob/s3blob/s3test"},
 	"github.com/aws/aws-sdk-go-v2/service/s3":                         {"internal/blob/s3blob", "internal/blob/s3blob/s3test"},
 	"github.com/aws/smithy-go":                                        {"internal/blob/s3blob"},
@@ -74,7 +74,7 @@ var theirs = map[string][]string{
 	"go.opentelemetry.io/otel/trace":                                  {"internal/tracing"},
 	"golang.org/x/crypto":                                             {"internal/auth"},
 	"golang.org/x/net":                                                {"internal/credential"},
-	"golang.org/x/oauth2":                                             {"internal/oidc"},
+	"golang.org/x/oauth2":                                             {"internal/credential", "internal/oidc"},
 	"modernc.org/sqlite":                                              {"internal/meta"},
 }
 

@@ -120,10 +120,8 @@ func (a *Authorizer) Authorization(ctx context.Context, repo string) (string, er
 	switch {
 	case err != nil:
 		return "", about(repo, err)
-	case c.Bearer != "":
-		return "Bearer " + c.Bearer, nil
-	case w.scheme == "basic":
-		return c.basic(), a.lately(repo, c)
+	case c.Bearer != "" || w.scheme == "basic":
+		return c.direct(), a.lately(repo, c)
 	}
 	return "", nil
 }
@@ -141,17 +139,17 @@ func (a *Authorizer) Challenged(ctx context.Context, repo, sent string, header h
 		return false, about(repo, err)
 	}
 	if c.Bearer != "" {
-		retry, err = a.reconsider(ctx, c, sent, "Bearer "+c.Bearer)
+		retry, err = a.reconsider(ctx, c, sent)
 		return retry, about(repo, err)
 	}
 	offered := parseChallenges(header.Values("WWW-Authenticate"))
 	bearer, refused := a.bearer(offered)
-	switch basic := c.basic(); {
+	switch {
 	case bearer != nil:
 		retry, err = a.useBearer(ctx, *bearer, repo, sent)
-	case basic != "" && offers(offered, "basic"):
+	case c.Password != "" && offers(offered, "basic"):
 		a.learn(way{scheme: "basic"})
-		retry, err = a.reconsider(ctx, c, sent, basic)
+		retry, err = a.reconsider(ctx, c, sent)
 	default:
 		err = refused
 	}
@@ -284,18 +282,18 @@ func (a *Authorizer) credential(ctx context.Context) (Credential, error) {
 	return c, &registry.Error{Code: code, Detail: fmt.Sprintf(detail, a.o.Upstream.Host), Err: err}
 }
 
-// reconsider decides what to do about a credential that was shown to the registry
-// itself and refused: either the credential is wrong, or it is good and of
-// somebody who may not have the repository. current is how it is shown.
-func (a *Authorizer) reconsider(ctx context.Context, c Credential, sent, current string) (retry bool, err error) {
-	if sent != current { // it was not shown yet
-		err := a.try(ctx, c, current)
-		return err == nil, err
+// reconsider decides what to do about a credential that is shown to the registry
+// itself: either it is wrong, or it is good and of somebody who may not have the
+// repository. It is worth another try if another was sent before.
+func (a *Authorizer) reconsider(ctx context.Context, c Credential, sent string) (retry bool, err error) {
+	fresh, err := a.try(ctx, c)
+	if fresh && errors.Is(err, ErrRefused) {
+		if next, ok := a.another(ctx, c); ok {
+			c = next
+			_, err = a.try(ctx, c)
+		}
 	}
-	if next, ok := a.another(ctx, c); ok {
-		return true, a.lately("", next)
-	}
-	return false, a.try(ctx, c, current)
+	return err == nil && sent != c.direct(), err
 }
 
 // another is a credential that took the place of one that was refused.
@@ -309,25 +307,31 @@ func (a *Authorizer) another(ctx context.Context, refused Credential) (next Cred
 	return next, err == nil && next != refused
 }
 
-// try shows a credential to the registry without asking for anything. It fails
-// with Faulty if it is refused. Many who want to know wait for one.
-func (a *Authorizer) try(ctx context.Context, c Credential, shownAs string) error {
+// try shows a credential to the registry without asking for anything, unless it
+// was just shown. It fails with ErrRefused if it is wrong. Many who want to know
+// wait for one.
+func (a *Authorizer) try(ctx context.Context, c Credential) (fresh bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	select {
 	case a.trying <- struct{}{}:
 		defer func() { <-a.trying }()
 	case <-ctx.Done():
-		return a.unreachable("registry", a.o.Upstream, context.Cause(ctx))
+		return false, a.unreachable("registry", a.o.Upstream, context.Cause(ctx))
 	}
 	if known, err := a.judged(c); known {
-		return err
+		return false, err
 	}
+	return true, a.show(ctx, c)
+}
+
+// show asks the registry what it thinks of a credential.
+func (a *Authorizer) show(ctx context.Context, c Credential) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.o.Upstream.JoinPath("/v2/").String(), nil)
 	if err != nil {
 		return &registry.Error{Code: registry.Internal, Err: err}
 	}
-	req.Header.Set("Authorization", shownAs)
+	req.Header.Set("Authorization", c.direct())
 	req.Header.Set("User-Agent", userAgent)
 	resp, err := a.client.Do(req)
 	if err != nil {

@@ -7,6 +7,9 @@ package credential
 import (
 	"context"
 	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -34,6 +37,15 @@ func (c Credential) basic() string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.Username+":"+c.Password))
 }
 
+// direct is the value of an Authorization header for the registry itself, ""
+// where nothing can be shown to it.
+func (c Credential) direct() string {
+	if c.Bearer != "" {
+		return "Bearer " + c.Bearer
+	}
+	return c.basic()
+}
+
 // String names the credential without its secrets.
 func (c Credential) String() string {
 	switch {
@@ -57,6 +69,39 @@ type Source interface {
 	// Credential returns the credential that counts now. The error is for the log:
 	// it may name files and programs, and names no secret.
 	Credential(ctx context.Context) (Credential, error)
+}
+
+// Settings are what an administrator says of a credential: at most one kind.
+type Settings struct {
+	Username, Password string
+	PasswordFile       string // in place of Password
+	Token, TokenFile   string // that the registry itself takes
+	Helper             string // NAME of a program docker-credential-NAME
+	Exchange           string // "ecr", "gcp" or "acr"
+
+	Upstream  *url.URL          // address of the registry
+	Transport http.RoundTripper // to the registry, for exchanges. nil: http.DefaultTransport
+}
+
+// Open returns the source that settings describe; none is Anonymous.
+func Open(s Settings) (Source, error) {
+	switch {
+	case s.Exchange != "":
+		return NewExchange(Exchange{Kind: s.Exchange, Upstream: s.Upstream, Transport: s.Transport})
+	case s.Helper != "":
+		return Helper(s.Helper, s.Upstream)
+	case s.TokenFile != "":
+		return TokenFile(s.TokenFile), nil
+	case s.Token != "":
+		return Bearer(s.Token), nil
+	case s.PasswordFile != "":
+		return PasswordFile(s.Username, s.PasswordFile), nil
+	case s.Password != "":
+		return Basic(s.Username, s.Password), nil
+	case s.Username != "":
+		return nil, errors.New("a user name needs a password or a password file")
+	}
+	return Anonymous(), nil
 }
 
 // Dropper is a Source that keeps what it found for a while.
