@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"iter"
-	"strings"
 	"testing"
 	"time"
 
@@ -58,8 +57,5 @@ func newReadThrough(t *testing.T) registry.Registry {
 
 // TestReadsAsTheOrigin: what was written there reads here as there.
 func TestReadsAsTheOrigin(t *testing.T) {
-
-	registrytest.Run(t, newReadThrough, registrytest.Options{Lacks: map[string]string{}})
+	registrytest.Run(t, newReadThrough, registrytest.Options{})
 }
-
-var _ = strings.TrimSpace
