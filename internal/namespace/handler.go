@@ -22,14 +22,14 @@ const (
 
 // Handler has next see each request under the name that its repository has here.
 // The table is asked for with every request.
-func Handler(table func() *Table, next http.Handler) http.Handler {
+func Handler(table func(*http.Request) *Table, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path, ok := strings.CutPrefix(r.URL.EscapedPath(), root)
 		if !ok || path == "" {
 			next.ServeHTTP(w, r)
 			return
 		}
-		there, err := table().find(r, path)
+		there, err := table(r).find(r, path)
 		switch {
 		case err != nil:
 			err.answer(w, r)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func table() *Table {
+func table(*http.Request) *Table {
 	return NewTable([]Upstream{
 		{Name: "docker.io", Namespaces: []string{"docker.io"}, Hosts: []string{"hub.example.com", "hub.example.com:5000"}},
 		{Name: "quay", Namespaces: []string{"quay", "quay.io"}},
@@ -103,11 +103,11 @@ func TestRefused(t *testing.T) {
 func TestRepository(t *testing.T) {
 	r := &http.Request{Host: "hub.example.com"}
 	for name, want := range map[string]string{"library/app": "docker.io/library/app", "app": "docker.io/app", "docker.io/app": "docker.io/app", "all/app": "all/app"} {
-		if got := table().Repository(r, name); got != want {
+		if got := table(nil).Repository(r, name); got != want {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
-	if got := table().Repository(&http.Request{Host: "registry.example.com"}, "app"); got != "app" {
+	if got := table(nil).Repository(&http.Request{Host: "registry.example.com"}, "app"); got != "app" {
 		t.Errorf("under another host: %s", got)
 	}
 }

@@ -42,7 +42,10 @@ const (
 
 // statusOf is the HTTP status of an origin's error, 0 where it is not known.
 func statusOf(err error) int {
+	var answer interface{ HTTPStatus() int }
 	switch {
+	case errors.As(err, &answer):
+		return answer.HTTPStatus()
 	case plainlyAbsent(err):
 		return statusNotFound
 	case registry.IsCode(err, registry.TooManyRequests):

@@ -191,7 +191,16 @@ func (p *Registry) fetchCompany(ctx context.Context, j fetchJob) error {
 	if err := f.company(ctx, j.digest, companyDepth); err != nil {
 		return err
 	}
-	return p.o.State.MarkPrefetched(p.writing(ctx), j.here, j.digest)
+	return p.markPrefetched(ctx, j.here, j.digest)
+}
+
+// markPrefetched notes that what belongs to a manifest is here; one that was
+// evicted meanwhile, or pushed here, has no note.
+func (p *Registry) markPrefetched(ctx context.Context, here string, d oci.Digest) error {
+	if err := p.o.State.MarkPrefetched(p.writing(ctx), here, d); !errors.Is(err, meta.ErrNotFound) {
+		return err
+	}
+	return nil
 }
 
 // fetching brings the company of one manifest into the cache, one thing after the
@@ -207,7 +216,8 @@ func (f *fetching) wants(artifactType string) bool {
 	return slices.Contains(f.wanted, "*") || slices.Contains(f.wanted, artifactType)
 }
 
-// company fetches the referrers of a manifest, and theirs, and cosign's tags.
+// company fetches the referrers of a manifest, and theirs, and what cosign's tags
+// stand for.
 func (f *fetching) company(ctx context.Context, subject oci.Digest, depth int) error {
 	referrers, err := f.p.freshlyHeard(ctx, f.here, f.there, subject)
 	if err != nil {
@@ -218,7 +228,7 @@ func (f *fetching) company(ctx context.Context, subject oci.Digest, depth int) e
 		if d.ArtifactType != "" && !f.wants(d.ArtifactType) {
 			continue
 		}
-		fetched, err := f.companion(ctx, oci.DigestRef(d.Digest))
+		_, fetched, err := f.companion(ctx, oci.DigestRef(d.Digest))
 		if err != nil {
 			return err
 		}
@@ -228,11 +238,15 @@ func (f *fetching) company(ctx context.Context, subject oci.Digest, depth int) e
 			}
 		}
 	}
-	if !f.wants(cosignCompany) {
+	if !f.wants(cosignCompany) || depth < companyDepth {
 		return nil
 	}
 	for _, tag := range cosignTags(subject) {
-		if _, err := f.companion(ctx, oci.TagRef(tag)); err != nil {
+		m, fetched, err := f.companion(ctx, oci.TagRef(tag))
+		if err == nil && fetched { // nothing more belongs to it
+			err = f.p.markPrefetched(ctx, f.here, m.Digest)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -240,35 +254,35 @@ func (f *fetching) company(ctx context.Context, subject oci.Digest, depth int) e
 }
 
 // companion fetches a manifest, and its blobs if it is wanted and within bounds.
-func (f *fetching) companion(ctx context.Context, ref oci.Ref) (fetched bool, err error) {
+func (f *fetching) companion(ctx context.Context, ref oci.Ref) (m registry.Manifest, fetched bool, err error) {
 	if f.manifests++; f.manifests > maxCompany {
-		return false, nil
+		return m, false, nil
 	}
-	m, err := f.p.manifest(ctx, f.here, f.there, ref)
+	m, err = f.p.manifest(ctx, f.here, f.there, ref)
 	if plainlyAbsent(err) {
-		return false, nil
+		return m, false, nil
 	}
 	if err != nil {
-		return false, err
+		return m, false, err
 	}
 	parsed, err := oci.ParseManifest(m.MediaType, m.Content)
 	if err != nil || ref.IsDigest() && !f.wants(parsed.ArtifactType) {
-		return false, nil
+		return m, false, nil
 	}
 	var size int64
 	for _, d := range parsed.Blobs {
 		if size += d.Size; size > maxCompanion || size < 0 {
 			f.p.o.Log.Info("a referrer is too large to be fetched before somebody asks for it", "repo", f.here, "digest", m.Digest, "most", maxCompanion)
-			return false, nil
+			return m, false, nil
 		}
 	}
 	f.p.expect(f.here, parsed)
 	for _, d := range parsed.Blobs {
 		if err := f.p.fetchBlob(ctx, f.here, f.there, d.Digest); err != nil {
-			return false, fmt.Errorf("blob %s of %s: %w", d.Digest, ref, err)
+			return m, false, fmt.Errorf("blob %s of %s: %w", d.Digest, ref, err)
 		}
 	}
-	return true, nil
+	return m, true, nil
 }
 
 // freshlyHeard are the origin's referrers of a subject, not those of an older list.

@@ -120,7 +120,8 @@ func TestReferrersUnderATag(t *testing.T) {
 		entries[i].Size, entries[i].ArtifactType = 1, "application/x.wrong"
 	}
 	// The store of the origin would not take an index of what is absent.
-	s.origin.Reader = withTag{s.origin.Reader, image.Digest.ReferrersTag(), registrytest.Document{MediaType: oci.MediaTypeIndex, Manifests: entries}.Manifest(t)}
+	tagged := registrytest.Document{MediaType: oci.MediaTypeIndex, Manifests: entries}.Manifest(t)
+	s.origin.wrap(func(r registry.Reader) registry.Reader { return withTag{r, image.Digest.ReferrersTag(), tagged} })
 
 	s.wantListed(t, "cold", image.Digest, sbom, plain, bundle)
 	list, _, _ := s.listed(t, image.Digest, "")
@@ -153,15 +154,14 @@ func TestReferrersUnderATagFail(t *testing.T) {
 	image := registrytest.PushImage(t, s.upstream, theirApp, "v1").Manifest
 	one, two := signature(t, s.upstream, theirApp, image, sbomType), signature(t, s.upstream, theirApp, image, signType)
 	list.list = []oci.Descriptor{one.Descriptor(), two.Descriptor()}
-	reader := s.origin.Reader
 	for _, err := range []error{down, &registry.Error{Code: registry.NameUnknown, Err: registry.ErrRefused}} {
-		s.origin.Reader = withoutManifest{reader, two.Digest, err}
+		unwrap := s.origin.wrap(func(r registry.Reader) registry.Reader { return withoutManifest{r, two.Digest, err} })
 		if got, _, err := s.listed(t, image.Digest, ""); !registry.IsCode(err, registry.Unavailable) {
 			t.Errorf("where an entry cannot be had, %d are listed: %v", len(got), err)
 		}
+		unwrap()
 		s.advance(time.Minute)
 	}
-	s.origin.Reader = reader
 	s.wantListed(t, "when it can", image.Digest, one, two)
 
 	for range 3000 {

@@ -160,17 +160,31 @@ func wantDigests(t *testing.T, what string, list []oci.Descriptor, want ...regis
 
 // watched is an origin that counts what it is asked for, and fails with an error.
 type watched struct {
-	registry.Reader
-	mu     sync.Mutex
-	calls  map[string]int
-	broken error
+	registry.Reader // not to be used by itself
+	mu              sync.Mutex
+	calls           map[string]int
+	broken          error
 }
 
-func (w *watched) call(kind string) error {
+// call counts, and finds who answers.
+func (w *watched) call(kind string) (registry.Reader, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.calls[kind]++
-	return w.broken
+	return w.Reader, w.broken
+}
+
+// wrap changes who answers from now on; unwrap ends that.
+func (w *watched) wrap(wrap func(registry.Reader) registry.Reader) (unwrap func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	inner := w.Reader
+	w.Reader = wrap(inner)
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.Reader = inner
+	}
 }
 
 // fail has all calls fail from now on; nil: none.
@@ -196,33 +210,37 @@ func (w *watched) total() (n int) {
 }
 
 func (w *watched) Resolve(ctx context.Context, repo string, ref oci.Ref) (oci.Descriptor, error) {
-	if err := w.call("resolve"); err != nil {
+	r, err := w.call("resolve")
+	if err != nil {
 		return oci.Descriptor{}, err
 	}
-	return w.Reader.Resolve(ctx, repo, ref)
+	return r.Resolve(ctx, repo, ref)
 }
 
 func (w *watched) Manifest(ctx context.Context, repo string, ref oci.Ref) (registry.Manifest, error) {
-	if err := w.call("manifest"); err != nil {
+	r, err := w.call("manifest")
+	if err != nil {
 		return registry.Manifest{}, err
 	}
-	return w.Reader.Manifest(ctx, repo, ref)
+	return r.Manifest(ctx, repo, ref)
 }
 
 func (w *watched) Blob(ctx context.Context, repo string, d oci.Digest) (registry.Blob, error) {
-	if err := w.call("blob"); err != nil {
+	r, err := w.call("blob")
+	if err != nil {
 		return nil, err
 	}
-	return w.Reader.Blob(ctx, repo, d)
+	return r.Blob(ctx, repo, d)
 }
 
 func (w *watched) Referrers(ctx context.Context, repo string, subject oci.Digest, artifactType string, after oci.Digest) iter.Seq2[oci.Descriptor, error] {
 	return func(yield func(oci.Descriptor, error) bool) {
-		if err := w.call("referrers"); err != nil {
+		r, err := w.call("referrers")
+		if err != nil {
 			yield(oci.Descriptor{}, err)
 			return
 		}
-		w.Reader.Referrers(ctx, repo, subject, artifactType, after)(yield)
+		r.Referrers(ctx, repo, subject, artifactType, after)(yield)
 	}
 }
 
@@ -231,10 +249,11 @@ func (w *watched) Referrers(ctx context.Context, repo string, subject oci.Digest
 type tagging struct{ *watched }
 
 func (o tagging) AllReferrers(ctx context.Context, repo string, subject oci.Digest) ([]oci.Descriptor, bool, error) {
-	if err := o.call("referrers"); err != nil {
+	r, err := o.call("referrers")
+	if err != nil {
 		return nil, false, err
 	}
-	m, err := o.Reader.Manifest(ctx, repo, oci.TagRef(subject.ReferrersTag()))
+	m, err := r.Manifest(ctx, repo, oci.TagRef(subject.ReferrersTag()))
 	if registry.IsCode(err, registry.ManifestUnknown) || registry.IsCode(err, registry.NameUnknown) {
 		return nil, true, nil
 	}
@@ -254,7 +273,8 @@ type claiming struct {
 }
 
 func (o *claiming) AllReferrers(context.Context, string, oci.Digest) ([]oci.Descriptor, bool, error) {
-	return o.list, o.tagged, o.call("referrers")
+	_, err := o.call("referrers")
+	return o.list, o.tagged, err
 }
 
 // countedState counts the lists of referrers that are kept, by subject.

@@ -229,7 +229,7 @@ func TestCosignTagAgainstPulls(t *testing.T) {
 	tag := image.Digest.ReferrersTag() + ".sig"
 	cosignSignatures(t, s.upstream, theirApp, tag)
 	asked, answer := make(chan struct{}), make(chan struct{})
-	s.origin.Reader = &slowOnce{Reader: s.origin.Reader, asked: asked, answer: answer}
+	s.origin.wrap(func(r registry.Reader) registry.Reader { return &slowOnce{Reader: r, asked: asked, answer: answer} })
 	var pull sync.WaitGroup
 	pull.Go(func() {
 		if _, err := s.Manifest(t.Context(), ourApp, oci.TagRef(tag)); err != nil {
