@@ -327,7 +327,7 @@ func TestReferrersAreAskedForOnce(t *testing.T) {
 		all.Go(func() { s.wantListed(t, "together", image.Digest, theirs) })
 	}
 	all.Wait()
-	for i := range 10_000 {
+	for i := range 1000 {
 		for _, err := range s.Referrers(t.Context(), ourApp, image.Digest, fmt.Sprint("a/", i), "") {
 			if err != nil {
 				t.Fatal(err)
