@@ -47,8 +47,8 @@ func push(t *testing.T, url, repo, tag, layer string) (manifest []byte) {
 		send(t, "POST", url+"/v2/"+repo+"/blobs/uploads/?digest="+oci.SHA256.FromBytes([]byte(blob)).String(), "application/octet-stream", []byte(blob), 201)
 	}
 	manifest = fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`,
-		oci.MediaTypeManifest, oci.SHA256.FromBytes([]byte(config)), len(config), oci.SHA256.FromBytes([]byte(layer)), len(layer))
-	send(t, "PUT", url+"/v2/"+repo+"/manifests/"+tag, oci.MediaTypeManifest, manifest, 201)
+		oci.MediaTypeImage, oci.SHA256.FromBytes([]byte(config)), len(config), oci.SHA256.FromBytes([]byte(layer)), len(layer))
+	send(t, "PUT", url+"/v2/"+repo+"/manifests/"+tag, oci.MediaTypeImage, manifest, 201)
 	return manifest
 }
 

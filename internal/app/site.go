@@ -83,8 +83,7 @@ func newSite(ctx context.Context, c *config.Config, st *store, version string, l
 	if s.proxies, err = newProxies(ctx, c, st, log); err != nil {
 		return nil, errors.Join(err, s.trail.Close(ctx))
 	}
-	s.jobs = jobs.New(jobs.Options{Store: st.db, Log: log, OnRun: st.metrics.Job, Jobs: []jobs.Job{collecting(c, st, log), s.upkeeping(), s.proxies.evicting()}})
-	s.proxies.evict = s.soon(evictJob)
+	s.jobs = jobs.New(jobs.Options{Store: st.db, Log: log, OnRun: st.metrics.Job, Jobs: []jobs.Job{collecting(c, st, log), s.upkeeping()}})
 	root, err := s.routes()
 	if err != nil {
 		s.proxies.close()
