@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"net/http"
 )
 
 // usage is how many bytes each cache keeps.
@@ -28,6 +27,3 @@ func (p *proxies) sampleUsage(ctx context.Context) {
 	}
 	p.metrics.Usage(usage)
 }
-
-// serves reports whether a request came by a name that was given to a proxy.
-func (p *proxies) serves(r *http.Request) bool { return p.current.Load().table.HostOf(r) != "" }
