@@ -47,7 +47,7 @@ var ours = map[string][]string{
 	"internal/registry/registrytest": {"internal/oci", "internal/registry"},
 	"internal/tracing":               {"internal/registry"},
 	"internal/remote":                {"internal/registry", "internal/oci"},
-	"internal/upstream":              {"internal/oci", "internal/registry", "internal/remote"},
+	"internal/upstream":              {"internal/credential", "internal/oci", "internal/registry", "internal/remote"},
 }
 
 // theirs are the modules that the product imports, and by which packages. Each
