@@ -48,6 +48,7 @@ var ours = map[string][]string{
 	"internal/tracing":               {"internal/registry"},
 	"internal/remote":                {"internal/registry", "internal/oci"},
 	"internal/upstream":              {"internal/credential", "internal/oci", "internal/registry", "internal/remote"},
+	"internal/virtual":               {"internal/oci", "internal/registry"},
 }
 
 // theirs are the modules that the product imports, and by which packages. Each
