@@ -3,15 +3,19 @@ package proxy
 import (
 	"context"
 	"iter"
+	"net/http/httptest"
 	"testing"
 	"time"
 
+	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/blob/memblob"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta/metatest"
 	"github.com/berth-registry/berth/internal/oci"
+	"github.com/berth-registry/berth/internal/ocihttp"
 	"github.com/berth-registry/berth/internal/registry"
 	"github.com/berth-registry/berth/internal/registry/registrytest"
+	"github.com/berth-registry/berth/internal/remote"
 )
 
 // readThrough is written at the origin and read through a proxy that asks about
@@ -41,21 +45,39 @@ func (r readThrough) Referrers(ctx context.Context, repo string, subject oci.Dig
 	return r.proxy.Referrers(ctx, "hub/"+repo, subject, artifactType, after)
 }
 
-func newReadThrough(t *testing.T) registry.Registry {
+// hop puts a front and a client of it before r.
+func hop(t *testing.T, r registry.Registry) registry.Registry {
 	t.Helper()
-	origin := hosted.New(openState(t, metatest.File(t)), memblob.New(), hosted.Options{})
-	db := openState(t, metatest.File(t))
-	cache := hosted.New(db, memblob.New(), hosted.Options{Sparse: func(string) bool { return true }})
-	p, err := New(origin, cache, Options{Name: "hub", State: db, Spool: t.TempDir(), Follow: true, NegativeTTL: 1, ReferrersTTL: 1,
-		TagTTL: func(string, string) time.Duration { return 0 }})
+	front := httptest.NewServer(ocihttp.New(ocihttp.Options{Open: func(auth.Identity) registry.Registry { return r }}))
+	t.Cleanup(front.Close)
+	client, err := remote.New(front.URL, remote.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.Close)
-	return readThrough{origin, p}
+	return client
 }
 
-// TestReadsAsTheOrigin: what was written there reads here as there.
+// TestReadsAsTheOrigin: what was written there reads here as there, over a
+// proxy of a registry elsewhere, and over a chain of two.
 func TestReadsAsTheOrigin(t *testing.T) {
-	registrytest.Run(t, newReadThrough, registrytest.Options{})
+	origin := func(t *testing.T) registry.Registry {
+		return hosted.New(openState(t, metatest.File(t)), memblob.New(), hosted.Options{})
+	}
+	through := func(t *testing.T, origin registry.Registry) readThrough {
+		db := openState(t, metatest.File(t))
+		cache := hosted.New(db, memblob.New(), hosted.Options{Sparse: func(string) bool { return true }})
+		p, err := New(origin, cache, Options{Name: "hub", State: db, Spool: t.TempDir(), Follow: true, NegativeTTL: 1, ReferrersTTL: 1,
+			TagTTL: func(string, string) time.Duration { return 0 }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Close)
+		return readThrough{origin, p}
+	}
+	for what, open := range map[string]func(t *testing.T) registry.Registry{
+		"remote": func(t *testing.T) registry.Registry { return through(t, hop(t, origin(t))) },
+		"chain":  func(t *testing.T) registry.Registry { return through(t, hop(t, through(t, hop(t, origin(t))))) },
+	} {
+		t.Run(what, func(t *testing.T) { registrytest.Run(t, open, registrytest.Options{}) })
+	}
 }
