@@ -337,7 +337,6 @@ func (p *proxies) open(want wanted) (*running, error) {
 	}
 	o.Writing = func(ctx context.Context) context.Context { return writing(ctx, spec.Name) }
 	o.Observe = func(e proxy.Event) { p.metrics.Answered(spec.Name, e.Kind, e.Result) }
-	o.Stored = p.stored(spec)
 	o.Log = p.log.With("proxy", spec.Name)
 	cached, err := proxy.New(origin, p.cache, o)
 	if err != nil {

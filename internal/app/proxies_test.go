@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,7 +14,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/berth-registry/berth/internal/access"
+	"github.com/berth-registry/berth/internal/audit"
 	"github.com/berth-registry/berth/internal/config"
+	"github.com/berth-registry/berth/internal/meta"
 	"github.com/berth-registry/berth/internal/oci"
 )
 
@@ -47,8 +51,8 @@ func push(t *testing.T, url, repo, tag, layer string) (manifest []byte) {
 		send(t, "POST", url+"/v2/"+repo+"/blobs/uploads/?digest="+oci.SHA256.FromBytes([]byte(blob)).String(), "application/octet-stream", []byte(blob), 201)
 	}
 	manifest = fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`,
-		oci.MediaTypeManifest, oci.SHA256.FromBytes([]byte(config)), len(config), oci.SHA256.FromBytes([]byte(layer)), len(layer))
-	send(t, "PUT", url+"/v2/"+repo+"/manifests/"+tag, oci.MediaTypeManifest, manifest, 201)
+		oci.MediaTypeImage, oci.SHA256.FromBytes([]byte(config)), len(config), oci.SHA256.FromBytes([]byte(layer)), len(layer))
+	send(t, "PUT", url+"/v2/"+repo+"/manifests/"+tag, oci.MediaTypeImage, manifest, 201)
 	return manifest
 }
 
@@ -150,5 +154,45 @@ func TestProxy(t *testing.T) {
 		if !strings.Contains(w.Body.String(), line+"\n") {
 			t.Errorf("metrics do not say %s", line)
 		}
+	}
+}
+
+// TestProxyHostTokens: who comes by a proxy's host and calls repositories as the
+// upstream does gets tokens that are good there.
+func TestProxyHostTokens(t *testing.T) {
+	up := anotherRegistry(t)
+	manifest := push(t, up.URL, "library/app", "1", "the layer")
+	s := proxySite(t, "proxies:\n  - name: docker.io\n    upstreams: ['"+up.URL+"']\n    networks: [127.0.0.1]\n    hosts: ['hub.localhost:5000']\n",
+		map[string]string{"auth.mode": "required", "url": "http://127.0.0.1:5000"})
+	ctx := t.Context()
+	p, err := s.store.db.Project(ctx, "docker.io")
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := access.Public
+	if err := s.store.db.SetProject(ctx, meta.Change{Event: audit.Event{Action: "project.update"}}, p.ID, meta.ProjectChange{Visibility: &public}); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(host, path, token string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("GET", path, nil)
+		r.Host, r.RemoteAddr = host, "192.0.2.1:1"
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		w := httptest.NewRecorder()
+		s.handler.ServeHTTP(w, r)
+		return w
+	}
+	first := ask("hub.localhost:5000", "/v2/", "")
+	if got := first.Header().Get("WWW-Authenticate"); first.Code != 401 || !strings.Contains(got, `realm="http://hub.localhost:5000/auth/token"`) {
+		t.Fatalf("%d %s", first.Code, got)
+	}
+	var token struct{ Token string }
+	answer := ask("hub.localhost:5000", "/auth/token?service=127.0.0.1:5000&scope=repository:library/app:pull", "")
+	if err := json.Unmarshal(answer.Body.Bytes(), &token); err != nil || token.Token == "" {
+		t.Fatalf("%d %s, %v", answer.Code, answer.Body, err)
+	}
+	if got := ask("hub.localhost:5000", "/v2/library/app/manifests/1", token.Token); got.Code != 200 || got.Body.String() != string(manifest) {
+		t.Errorf("%d %s %v", got.Code, got.Body, got.Header())
 	}
 }

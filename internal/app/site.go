@@ -83,8 +83,7 @@ func newSite(ctx context.Context, c *config.Config, st *store, version string, l
 	if s.proxies, err = newProxies(ctx, c, st, log); err != nil {
 		return nil, errors.Join(err, s.trail.Close(ctx))
 	}
-	s.jobs = jobs.New(jobs.Options{Store: st.db, Log: log, OnRun: st.metrics.Job, Jobs: []jobs.Job{collecting(c, st, log), s.upkeeping(), s.proxies.evicting()}})
-	s.proxies.evict = s.soon(evictJob)
+	s.jobs = jobs.New(jobs.Options{Store: st.db, Log: log, OnRun: st.metrics.Job, Jobs: []jobs.Job{collecting(c, st, log), s.upkeeping()}})
 	root, err := s.routes()
 	if err != nil {
 		s.proxies.close()
@@ -169,6 +168,7 @@ func (s *site) routes() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	challenges.AlsoAt(s.proxies.serves)
 	people, err := s.people()
 	if err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (s *site) routes() (http.Handler, error) {
 		}), answeredElsewhere),
 		tokens: s.metrics.Counted("token", authhttp.New(authhttp.Options{
 			Authenticator: s.callers, Tokens: s.tokens, Refresh: s.refresh(),
-			Allow: s.policy.Allow, Record: s.trail.Record, Log: s.log,
+			Allow: s.policy.Allow, Record: s.trail.Record, Log: s.log, Repository: s.proxies.repository,
 		}), answeredElsewhere),
 		people: people,
 		ready:  http.HandlerFunc(s.ready.public),
