@@ -155,6 +155,7 @@ func callEveryVerb(ctx context.Context, db *DB) {
 	callProjectLife(ctx, db)
 	callTrail(ctx, db)
 	callJobs(ctx, db)
+	callProxies(ctx, db)
 }
 
 func callJobs(ctx context.Context, db *DB) {

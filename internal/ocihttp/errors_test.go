@@ -185,6 +185,26 @@ func TestPanicIsA500(t *testing.T) {
 	}
 }
 
+// TestComeBack: what is not available for now may say for how long.
+func TestComeBack(t *testing.T) {
+	var limit *registry.Limit
+	s := newServer(t, func(o *ocihttp.Options) {
+		open := o.Open
+		o.Open = func(id auth.Identity) registry.Registry {
+			return registry.Guard(open(id), func(context.Context, registry.Op) error {
+				return &registry.Error{Code: registry.Unavailable, Limit: limit}
+			})
+		}
+	})
+	s.get("/v2/a/tags/list").fails(503, "UNAVAILABLE")
+	limit = &registry.Limit{RetryAfter: 61 * time.Second}
+	a := s.get("/v2/a/tags/list").fails(503, "UNAVAILABLE")
+	a.wants(503, "Retry-After", "61")
+	if got := a.header.Get("Ratelimit-Limit"); got != "" {
+		t.Errorf("a limit that is not of a rate is told as %q", got)
+	}
+}
+
 // TestLimits: a refusal says how much is allowed and when to come back, in
 // whole seconds that are enough.
 func TestLimits(t *testing.T) {

@@ -28,13 +28,16 @@ type State interface {
 	// ref all of a repository, or with an empty repo too all of a proxy.
 	ForgetProxyTags(ctx context.Context, proxy, repo, ref string) error
 
-	// SaveProxyManifest notes that a manifest came from upstream, before it is
-	// put into the cache.
+	// SaveProxyManifest notes that a manifest is about to come from upstream. What
+	// is there without such a note was pushed here, and stays so.
 	SaveProxyManifest(ctx context.Context, m meta.ProxyManifest) error
 	// ProxyManifest finds such a note.
 	ProxyManifest(ctx context.Context, repo string, d oci.Digest) (meta.ProxyManifest, error)
 	// FromUpstream says which of some manifests of a repository came from upstream.
 	FromUpstream(ctx context.Context, repo string, digests []oci.Digest) (map[oci.Digest]bool, error)
+	// OwnProxyManifest notes that a manifest was pushed here, whatever came from
+	// upstream before: it is not evicted from now on.
+	OwnProxyManifest(ctx context.Context, repo string, d oci.Digest) error
 	// MarkPrefetched notes that what belongs to a manifest has come.
 	MarkPrefetched(ctx context.Context, repo string, d oci.Digest) error
 	// TouchProxyManifests notes uses, also as those of the indexes that hold them.
@@ -43,6 +46,15 @@ type State interface {
 	// ProxyReferrers is what upstream last listed.
 	ProxyReferrers(ctx context.Context, repo string, subject oci.Digest) (meta.ProxyReferrers, error)
 	SaveProxyReferrers(ctx context.Context, repo string, subject oci.Digest, r meta.ProxyReferrers) error
+	// AgeProxyReferrers makes lists count as last checked at that time, where they
+	// were later: of one subject, or of a repository, or of all, as in
+	// ForgetProxyTags.
+	AgeProxyReferrers(ctx context.Context, proxy, repo string, subject oci.Digest, at time.Time) error
+
+	// ManifestHolders lists up to n indexes that hold a manifest of a repository.
+	ManifestHolders(ctx context.Context, repo string, d oci.Digest, n int) ([]oci.Digest, error)
+	// ManifestTags lists up to n tags behind the given one that point at it.
+	ManifestTags(ctx context.Context, repo string, d oci.Digest, after string, n int) ([]string, error)
 }
 
 // Leases keep several processes from asking an origin for the same at once.
@@ -55,6 +67,11 @@ type Leases interface {
 	ReleaseProxy(ctx context.Context, key string, version int64) error
 }
 
+var (
+	_ State  = (*meta.DB)(nil)
+	_ Leases = (*meta.DB)(nil)
+)
+
 // Options of New. Name and State are required.
 type Options struct {
 	// Name is that of the proxy and of the project whose repositories are its
@@ -63,8 +80,12 @@ type Options struct {
 	State State
 	// Leases are for several processes on one State; nil: this one is alone.
 	Leases Leases
-	// Spool is a folder for what is under way. It is emptied by New. Required.
+	// Spool is a folder for what is under way, which other proxies and processes
+	// may use too. Required.
 	Spool string
+	// Abandon is the share, in percent, that must have come of a blob for its
+	// fetch to go on when nobody reads it any more. 0: it always goes on.
+	Abandon int
 
 	// Library says that the origin keeps what has a name of one part under
 	// library/, as Docker Hub does.
@@ -119,9 +140,10 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Event is an answer, as metrics count it.
+// Event is an answer, as metrics count it; or the end of fetching a blob, which
+// many answers may have waited for, or none.
 type Event struct {
-	Kind   string // "manifest", "blob", "referrers", "tags"
+	Kind   string // "manifest", "blob", "referrers", "tags"; "fetch"
 	Result string // "hit", "miss", "stale", "revalidated", "negative", "error", "passed" (not kept)
 	Bytes  int64  // that came from the origin for it
 }
@@ -134,8 +156,10 @@ type Registry struct {
 
 	calls   calls // under way, by key
 	flights flights
+	sizes   sizes
 	uses    uses
 	fetcher fetcher
+	asks    asks
 	running sync.WaitGroup
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
@@ -164,7 +188,6 @@ func New(origin registry.Reader, cache registry.Registry, o Options) (*Registry,
 func (p *Registry) Close() {
 	p.stop()
 	p.running.Wait()
-	p.flights.close()
 }
 
 func withDefaults(o Options) Options {

@@ -56,6 +56,10 @@ func (c Code) String() string {
 	return codeNames[c]
 }
 
+// ErrRefused is wrapped by a NameUnknown where another registry refuses what it
+// may well have: it shows us nothing, which is not the same as having nothing.
+var ErrRefused = errors.New("the other registry refuses it")
+
 // Error is an error with a code. Detail reaches the client (as JSON); Err is
 // for the log only.
 type Error struct {
@@ -63,7 +67,8 @@ type Error struct {
 	Repo   string
 	Detail any
 	Err    error
-	// Limit is what was exceeded, of TooManyRequests.
+	// Limit is what was exceeded, of TooManyRequests; of Unavailable it may say
+	// when to come back.
 	Limit *Limit
 }
 

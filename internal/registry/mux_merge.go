@@ -10,35 +10,11 @@ import (
 // the names that lead to it, so no name comes twice; one that cannot list
 // (Unsupported) reports none.
 func (m *Mux) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		heads := make([]head, 0, len(m.routes))
-		defer func() {
-			for i := range heads {
-				heads[i].stop()
-			}
-		}()
-		for i := range m.routes {
-			next, stop := iter.Pull2(m.names(ctx, i, after))
-			heads = append(heads, head{next: next, stop: stop})
-			if err := heads[i].advance(); err != nil {
-				yield("", err)
-				return
-			}
-		}
-		for {
-			least := lowest(heads)
-			if least == nil {
-				return
-			}
-			if !yield(least.name, nil) {
-				return
-			}
-			if err := least.advance(); err != nil {
-				yield("", err)
-				return
-			}
-		}
+	lists := make([]iter.Seq2[string, error], len(m.routes))
+	for i := range m.routes {
+		lists[i] = m.names(ctx, i, after)
 	}
+	return Union(strings.Compare, lists...)
 }
 
 // names lists what the i-th route reports behind after. It begins shortly
@@ -69,38 +45,4 @@ func before(prefix string) string {
 		return ""
 	}
 	return strings.TrimRight(prefix[:len(prefix)-1], "/._-")
-}
-
-// head is the next name of one route; at the end the name is empty.
-type head struct {
-	name string
-	next func() (string, error, bool)
-	stop func()
-}
-
-// advance skips what is not behind the last name, should a list repeat itself.
-func (h *head) advance() error {
-	last := h.name
-	for {
-		name, err, ok := h.next()
-		if !ok || err != nil {
-			h.name = ""
-			return err
-		}
-		if name > last {
-			h.name = name
-			return nil
-		}
-	}
-}
-
-// lowest finds the head that comes first; nil when all are at their end.
-func lowest(heads []head) *head {
-	var least *head
-	for i := range heads {
-		if h := &heads[i]; h.name != "" && (least == nil || h.name < least.name) {
-			least = h
-		}
-	}
-	return least
 }

@@ -3,12 +3,12 @@ package remote
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"iter"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/registry"
@@ -31,9 +31,7 @@ func (r *Registry) Tags(ctx context.Context, repo, after string) iter.Seq2[strin
 
 // Repositories is Unsupported where upstream has no catalog or keeps it closed.
 func (r *Registry) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
-	catalog := *r.base
-	catalog.Path = "/v2/_catalog"
-	names := r.names(ctx, after, oci.CheckRepository, request{url: &catalog, absent: registry.Unsupported})
+	names := r.names(ctx, after, oci.CheckRepository, request{url: r.at("_catalog", "", nil), absent: registry.Unsupported})
 	return func(yield func(string, error) bool) {
 		for name, err := range names {
 			switch registry.CodeOf(err) {
@@ -180,46 +178,28 @@ func (p *pager) next(ctx context.Context, v any) error {
 	body := http.MaxBytesReader(nil, resp.Body, min(maxPage, maxList-p.bytes))
 	decoder := json.NewDecoder(body)
 	if err := decoder.Decode(v); err != nil {
-		return &registry.Error{Code: registry.Unavailable, Repo: p.req.repo, Err: err,
-			Detail: "the upstream registry's list is malformed, too long or broke off"}
+		if malformed(err) {
+			return &registry.Error{Code: registry.Faulty, Repo: p.req.repo, Err: err,
+				Detail: "the upstream registry is at fault: its list is malformed or too long"}
+		}
+		return broken(p.req.repo, err)
 	}
 	p.bytes += decoder.InputOffset()
 	p.req.url, err = p.registry.nextLink(p.req, resp)
 	return err
 }
 
+// malformed reports whether reading a list failed for what it holds, rather
+// than for where it ends.
+func malformed(err error) bool {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	var long *http.MaxBytesError
+	return errors.As(err, &syntax) || errors.As(err, &kind) || errors.As(err, &long)
+}
+
 // Holders are none: the protocol has no way to ask. A mount from any repository
 // is for the other side to find.
 func (r *Registry) Holders(context.Context, string, oci.Digest) iter.Seq2[string, error] {
 	return func(func(string, error) bool) {}
-}
-
-// nextLink is the address of the next page (RFC 8288), nil if there is none.
-// It must lie at the same origin.
-func (r *Registry) nextLink(req request, resp *http.Response) (*url.URL, error) {
-	for _, line := range resp.Header.Values("Link") {
-		target, params, ok := strings.Cut(strings.TrimSpace(line), ">")
-		if !ok || !strings.HasPrefix(target, "<") || !isNext(params) {
-			continue
-		}
-		u, err := req.url.Parse(target[1:])
-		if err != nil {
-			return nil, faulty(req.repo, "the link to its next page is malformed")
-		}
-		if !r.ours(u) || !strings.HasPrefix(u.Path, "/v2/") {
-			return nil, faulty(req.repo, "the link to its next page leads elsewhere, to %.100q; that is not followed", u.Host)
-		}
-		return u, nil
-	}
-	return nil, nil
-}
-
-func isNext(params string) bool {
-	for param := range strings.SplitSeq(params, ";") {
-		key, value, _ := strings.Cut(strings.TrimSpace(param), "=")
-		if strings.EqualFold(key, "rel") && strings.EqualFold(strings.Trim(value, `"`), "next") {
-			return true
-		}
-	}
-	return false
 }

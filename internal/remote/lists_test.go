@@ -62,12 +62,13 @@ func TestBadLists(t *testing.T) {
 		"a link to another host": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Link", `<http://elsewhere.example/v2/team/app/tags/list>; rel="next"`)
 			io.WriteString(w, `{"tags":["a"]}`)
-		}, registry.Unavailable},
+		}, registry.Faulty},
 		"a link out of the API": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Link", `</admin>; rel=next`)
 			io.WriteString(w, `{"tags":["a"]}`)
-		}, registry.Unavailable},
-		"no JSON":           {func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") }, registry.Unavailable},
+		}, registry.Faulty},
+		"no JSON":           {func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") }, registry.Faulty},
+		"half a list":       {func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"tags":["a"`) }, registry.Unavailable},
 		"too many requests": {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(429) }, registry.TooManyRequests},
 		"a gateway's error": {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(502) }, registry.Unavailable},
 		"a plain 404":       {http.NotFound, registry.NameUnknown},
@@ -79,7 +80,7 @@ func TestBadLists(t *testing.T) {
 		}, registry.Denied},
 		"a page of 33 MiB": {func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, `{"x":"`+strings.Repeat("x", 33<<20)+`","tags":["a"]}`)
-		}, registry.Unavailable},
+		}, registry.Faulty},
 	} {
 		t.Run(what, func(t *testing.T) {
 			var err error

@@ -17,7 +17,8 @@ import (
 var manifestTypes = strings.Join([]string{oci.MediaTypeImage, oci.MediaTypeIndex, oci.MediaTypeDockerImage, oci.MediaTypeDockerList}, ", ")
 
 // Resolve asks with HEAD. Where that does not tell all, as an error without a
-// body cannot, the manifest itself is asked for.
+// body cannot, the manifest itself is asked for; not so by a frugal client,
+// which believes what little it is told.
 func (r *Registry) Resolve(ctx context.Context, repo string, ref oci.Ref) (oci.Descriptor, error) {
 	resp, err := r.send(ctx, r.manifestRequest(http.MethodHead, repo, ref))
 	switch {
@@ -26,11 +27,16 @@ func (r *Registry) Resolve(ctx context.Context, repo string, ref oci.Ref) (oci.D
 		if d, ok := headDescriptor(resp, ref); ok {
 			return d, nil
 		}
-	case !registry.IsCode(err, registry.ManifestUnknown) && !registry.IsCode(err, registry.Unsupported):
+	case !r.inconclusive(err, registry.ManifestUnknown):
 		return oci.Descriptor{}, err
 	}
 	m, err := r.Manifest(ctx, repo, ref)
 	return m.Descriptor(), err
+}
+
+// inconclusive reports whether the answer to a HEAD calls for a GET.
+func (r *Registry) inconclusive(err error, absent registry.Code) bool {
+	return registry.IsCode(err, registry.Unsupported) || registry.IsCode(err, absent) && !r.o.Frugal
 }
 
 // headDescriptor is the descriptor in the headers of an answer, if it is whole.
@@ -59,8 +65,7 @@ func (r *Registry) Manifest(ctx context.Context, repo string, ref oci.Ref) (regi
 		return registry.Manifest{}, broken(repo, err)
 	}
 	if len(content) > oci.MaxManifest {
-		return registry.Manifest{}, registry.Errorf(registry.ManifestTooLarge, repo,
-			"the upstream's manifest %s has more than %d bytes", ref, oci.MaxManifest)
+		return registry.Manifest{}, faulty(repo, "its manifest %s has more than %d bytes", ref, oci.MaxManifest)
 	}
 	m := registry.Manifest{MediaType: mediaType(resp), Digest: ref.Digest, Content: content}
 	if claimed, err := oci.ParseDigest(resp.Header.Get("Docker-Content-Digest")); err == nil {
@@ -101,16 +106,11 @@ func mediaType(resp *http.Response) string {
 	return t
 }
 
-// broken is the error for a body that ended too early.
-func broken(repo string, err error) error {
-	return &registry.Error{Code: registry.Unavailable, Repo: repo, Detail: "the upstream registry broke off its answer; try again", Err: err}
-}
-
 // Blob asks with HEAD for the size, and with GET where that tells too little.
 func (r *Registry) Blob(ctx context.Context, repo string, d oci.Digest) (registry.Blob, error) {
 	req := request{method: http.MethodHead, repo: repo, url: r.at(repo, "/blobs/"+d.String(), nil), absent: registry.BlobUnknown}
 	resp, err := r.send(ctx, req)
-	if registry.IsCode(err, registry.BlobUnknown) || registry.IsCode(err, registry.Unsupported) || err == nil && resp.ContentLength < 0 {
+	if r.inconclusive(err, registry.BlobUnknown) || err == nil && resp.ContentLength < 0 {
 		if err == nil {
 			discard(resp)
 		}
@@ -124,8 +124,13 @@ func (r *Registry) Blob(ctx context.Context, repo string, d oci.Digest) (registr
 	if resp.ContentLength < 0 {
 		return nil, faulty(repo, "it does not tell the size of blob %s", d)
 	}
-	desc := oci.Descriptor{MediaType: "application/octet-stream", Digest: d, Size: resp.ContentLength}
-	return &blob{registry: r, repo: repo, desc: desc}, nil
+	return r.KnownBlob(repo, oci.Descriptor{Digest: d, Size: resp.ContentLength}), nil
+}
+
+// KnownBlob is a blob whose size is known from elsewhere, such as a manifest
+// that names it. Whether it is there shows when it is opened.
+func (r *Registry) KnownBlob(repo string, d oci.Descriptor) registry.Blob {
+	return &blob{registry: r, repo: repo, desc: oci.Descriptor{MediaType: "application/octet-stream", Digest: d.Digest, Size: d.Size}}
 }
 
 // blob is a blob that upstream has said to have.
@@ -143,7 +148,7 @@ func (b *blob) URL(context.Context, time.Duration) (string, error) {
 }
 
 // Open reads from upstream. Where the whole blob is read, the last byte is
-// given out only if the digest is right.
+// given out only if the digest is right, unless the caller sees to that.
 func (b *blob) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	if n == 0 {
 		return b.verified(http.NoBody, off, 0)
@@ -155,6 +160,9 @@ func (b *blob) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 		req.header = http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, off+n-1)}}
 	}
 	resp, err := b.registry.send(ctx, req)
+	if registry.IsCode(err, registry.RangeInvalid) {
+		return nil, faulty(b.repo, "blob %s has not the %d bytes that it should have", b.desc.Digest, b.desc.Size)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -168,14 +176,14 @@ func (b *blob) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 // seek sees to it that the body stands at off, also if upstream ignored Range.
 func (b *blob) seek(resp *http.Response, off, n int64) error {
 	if resp.StatusCode == http.StatusPartialContent {
-		want := fmt.Sprintf("bytes %d-%d/", off, off+n-1)
-		if got := resp.Header.Get("Content-Range"); !strings.HasPrefix(got, want) {
+		want := fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, b.desc.Size)
+		if got := resp.Header.Get("Content-Range"); got != want && got != fmt.Sprintf("bytes %d-%d/*", off, off+n-1) {
 			return faulty(b.repo, "asked for %q of blob %s it sent %.60q", want, b.desc.Digest, got)
 		}
 		return nil
 	}
 	if resp.ContentLength >= 0 && resp.ContentLength != b.desc.Size {
-		return faulty(b.repo, "blob %s has %d bytes now and had %d before", b.desc.Digest, resp.ContentLength, b.desc.Size)
+		return faulty(b.repo, "blob %s has %d bytes, not %d", b.desc.Digest, resp.ContentLength, b.desc.Size)
 	}
 	if _, err := io.CopyN(io.Discard, resp.Body, off); err != nil {
 		return broken(b.repo, err)
@@ -185,7 +193,7 @@ func (b *blob) seek(resp *http.Response, off, n int64) error {
 
 func (b *blob) verified(body io.ReadCloser, off, n int64) (io.ReadCloser, error) {
 	v := &verifiedReader{ReadCloser: body, blob: b, rest: n}
-	if off == 0 && n == b.desc.Size {
+	if off == 0 && n == b.desc.Size && !b.registry.o.Unverified {
 		v.hash = b.desc.Digest.Algorithm().New()
 		if n == 0 {
 			return v, v.verify()

@@ -25,19 +25,36 @@ type request struct {
 	absent registry.Code
 }
 
-// at is the address of a resource of repo. What stands in path was validated
-// and needs no escape.
-func (r *Registry) at(repo, path string, query url.Values) *url.URL {
-	u := *r.base
-	u.Path = "/v2/" + repo + path
-	u.RawQuery = query.Encode()
-	return &u
-}
-
 // send returns an answer of the 2xx class, whose body the caller closes, or an
 // error with a code. req.absent is the code of a 404 that does not say more.
 func (r *Registry) send(ctx context.Context, req request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	resp, err := r.try(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusUnauthorized && r.o.Challenged != nil && req.body == nil && !strayed(resp.Request) {
+		discard(resp)
+		retry, err := r.o.Challenged(ctx, req.repo, resp.Request.Header.Get("Authorization"), resp.Header)
+		if err != nil {
+			return nil, noCredentials(req.repo, err)
+		}
+		if !retry {
+			return nil, r.refused(resp, req, wireError{})
+		}
+		if resp, err = r.try(ctx, req); err != nil {
+			return nil, err
+		}
+	}
+	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, r.decodeError(resp, req)
+}
+
+// try sends a request once and returns whatever answer comes.
+func (r *Registry) try(ctx context.Context, req request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, strayKey{}, new(bool)))
 	hr, err := r.prepare(ctx, req)
 	if err != nil {
 		cancel(nil)
@@ -49,11 +66,7 @@ func (r *Registry) send(ctx context.Context, req request) (*http.Response, error
 		return nil, r.unreachable(ctx, req, err)
 	}
 	resp.Body = guardBody(resp.Body, r.o.Stall, cancel)
-	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	return nil, decodeError(resp, req)
+	return resp, nil
 }
 
 func (r *Registry) prepare(ctx context.Context, req request) (*http.Request, error) {
@@ -74,8 +87,7 @@ func (r *Registry) prepare(ctx context.Context, req request) (*http.Request, err
 	}
 	value, err := r.o.Authorization(ctx, req.repo)
 	if err != nil {
-		return nil, &registry.Error{Code: registry.Unavailable, Repo: req.repo,
-			Detail: "no credentials for the upstream registry could be had; try again", Err: err}
+		return nil, noCredentials(req.repo, err)
 	}
 	if value != "" {
 		hr.Header.Set("Authorization", value)
@@ -83,46 +95,47 @@ func (r *Registry) prepare(ctx context.Context, req request) (*http.Request, err
 	return hr, nil
 }
 
-// unreachable describes a request that got no answer, without its URL: a query
-// may hold what is nobody's business.
-func (r *Registry) unreachable(ctx context.Context, req request, err error) error {
-	var withURL *url.Error
-	if errors.As(err, &withURL) {
-		err = withURL.Err
-	}
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
-	}
-	return &registry.Error{Code: registry.Unavailable, Repo: req.repo,
-		Detail: fmt.Sprintf("no answer from the registry at %s; try again", r.base.Host), Err: err}
+// strayKey is that of a *bool in a request's context: it has been led to
+// another address than the registry's, and what answers is none of its words.
+type strayKey struct{}
+
+func strayed(req *http.Request) bool {
+	stray, ok := req.Context().Value(strayKey{}).(*bool)
+	return ok && *stray
 }
 
+// errRedirect is wrapped by refusals to follow a redirect.
+var errRedirect = errors.New("redirect not followed")
+
+// homeKey is that of a true in the context of requests that are not to be led
+// to another address.
+type homeKey struct{}
+
 // checkRedirect follows reads alone, takes credentials away as soon as the way
-// leads over another origin, and never leaves TLS.
+// leads over another address, and never leaves TLS.
 func (r *Registry) checkRedirect(req *http.Request, via []*http.Request) error {
 	if req.Method != http.MethodGet && req.Method != http.MethodHead {
 		return http.ErrUseLastResponse
 	}
 	if len(via) > maxRedirects {
-		return fmt.Errorf("more than %d redirects", maxRedirects)
-	}
-	if r.base.Scheme == "https" && req.URL.Scheme != "https" {
-		return errors.New("redirected from https to another scheme")
+		return fmt.Errorf("%w: more than %d redirects", errRedirect, maxRedirects)
 	}
 	foreign := !r.ours(req.URL)
-	for _, earlier := range via {
-		foreign = foreign || !r.ours(earlier.URL)
+	if foreign && req.Context().Value(homeKey{}) != nil {
+		return http.ErrUseLastResponse
+	}
+	if r.base.Scheme == "https" && req.URL.Scheme != "https" {
+		return fmt.Errorf("%w: it leads from https to another scheme", errRedirect)
+	}
+	if stray, ok := req.Context().Value(strayKey{}).(*bool); ok {
+		*stray = *stray || foreign
+		foreign = *stray
 	}
 	if foreign {
 		req.Header.Del("Authorization")
 		req.Header.Del("Referer")
 	}
 	return nil
-}
-
-// ours reports whether u lies at the registry's own origin.
-func (r *Registry) ours(u *url.URL) bool {
-	return u.Scheme == r.base.Scheme && u.Host == r.base.Host
 }
 
 var errStalled = errors.New("the body stalled")
@@ -132,18 +145,24 @@ var errStalled = errors.New("the body stalled")
 type guardedBody struct {
 	io.ReadCloser
 	stall  time.Duration
-	timer  *time.Timer
+	timer  *time.Timer // nil: it may take its time
 	cancel context.CancelCauseFunc
 }
 
 func guardBody(body io.ReadCloser, stall time.Duration, cancel context.CancelCauseFunc) *guardedBody {
-	timer := time.AfterFunc(stall, func() { cancel(errStalled) })
-	timer.Stop()
-	return &guardedBody{ReadCloser: body, stall: stall, timer: timer, cancel: cancel}
+	b := &guardedBody{ReadCloser: body, stall: stall, cancel: cancel}
+	if stall > 0 {
+		b.timer = time.AfterFunc(stall, func() { cancel(errStalled) })
+		b.timer.Stop()
+	}
+	return b
 }
 
 // Read counts the time of reading alone, not that between two reads.
 func (b *guardedBody) Read(p []byte) (int, error) {
+	if b.timer == nil {
+		return b.ReadCloser.Read(p)
+	}
 	b.timer.Reset(b.stall)
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Stop()
@@ -151,7 +170,9 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 }
 
 func (b *guardedBody) Close() error {
-	b.timer.Stop()
+	if b.timer != nil {
+		b.timer.Stop()
+	}
 	err := b.ReadCloser.Close()
 	b.cancel(nil)
 	return err

@@ -20,7 +20,7 @@ const (
 
 // sessionID encodes the location of a session of repo.
 func (r *Registry) sessionID(repo string, location *url.URL) string {
-	id, ok := strings.CutPrefix(location.Path, uploadsPath(repo))
+	id, ok := strings.CutPrefix(location.Path, r.at(repo, "/blobs/uploads/", nil).Path)
 	if ok && location.RawQuery == "" && plain(id) {
 		return plainSession + id
 	}
@@ -47,7 +47,7 @@ func (r *Registry) sessionLocation(repo, id string) (*url.URL, bool) {
 		return nil, false
 	}
 	u, err := r.base.Parse(target)
-	return u, err == nil
+	return u, err == nil && r.ours(u)
 }
 
 func (r *Registry) sign(repo, target string) []byte {
@@ -55,8 +55,6 @@ func (r *Registry) sign(repo, target string) []byte {
 	h.Write([]byte(repo + "\n" + target))
 	return h.Sum(nil)[:macSize]
 }
-
-func uploadsPath(repo string) string { return "/v2/" + repo + "/blobs/uploads/" }
 
 // plain reports whether s is one component of a path that needs no escape and
 // does not lead upwards.

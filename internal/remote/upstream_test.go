@@ -61,12 +61,12 @@ func TestManifestsAreVerified(t *testing.T) {
 		"by digest, header sha512":  {manifest(index, string(sha512)), byDigest, 0, indexDigest},
 		"no header":                 {manifest(index, ""), byTag, 0, indexDigest},
 		"senseless header":          {manifest(index, "sha256:xyz"), byTag, 0, indexDigest},
-		"wrong header by tag":       {manifest(index, string(otherDigest)), byTag, registry.Unavailable, ""},
-		"wrong header by digest":    {manifest(index, string(otherDigest)), byDigest, registry.Unavailable, ""},
-		"wrong bytes":               {manifest(index+" ", ""), byDigest, registry.Unavailable, ""},
-		"wrong bytes, right header": {manifest(index+" ", string(indexDigest)), byDigest, registry.Unavailable, ""},
-		"wrong bytes, their header": {manifest("x", string(oci.SHA256.FromBytes([]byte("x")))), byDigest, registry.Unavailable, ""},
-		"oversize":                  {manifest(index+strings.Repeat(" ", oci.MaxManifest), ""), byTag, registry.ManifestTooLarge, ""},
+		"wrong header by tag":       {manifest(index, string(otherDigest)), byTag, registry.Faulty, ""},
+		"wrong header by digest":    {manifest(index, string(otherDigest)), byDigest, registry.Faulty, ""},
+		"wrong bytes":               {manifest(index+" ", ""), byDigest, registry.Faulty, ""},
+		"wrong bytes, right header": {manifest(index+" ", string(indexDigest)), byDigest, registry.Faulty, ""},
+		"wrong bytes, their header": {manifest("x", string(oci.SHA256.FromBytes([]byte("x")))), byDigest, registry.Faulty, ""},
+		"oversize":                  {manifest(index+strings.Repeat(" ", oci.MaxManifest), ""), byTag, registry.Faulty, ""},
 		"broken off": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "90")
 			io.WriteString(w, index[:50])
@@ -75,7 +75,7 @@ func TestManifestsAreVerified(t *testing.T) {
 		"hung up": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, byTag, registry.Unavailable, ""},
 		"redirected without an end": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
-		}, byTag, registry.Unavailable, ""},
+		}, byTag, registry.Faulty, ""},
 		"an error larger than allowed": {func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusNotFound)
 			io.WriteString(w, `{"errors":[{"code":"NAME_UNKNOWN","message":"`+strings.Repeat("x", 1<<20)+`"}]}`)
@@ -119,28 +119,29 @@ func TestBlobsAreVerified(t *testing.T) {
 		script http.HandlerFunc
 		off, n int64
 		want   string // "" for an error
+		code   registry.Code
 	}{
-		"whole":                    {serve("0123456789", true), 0, 10, "0123456789"},
-		"a part":                   {serve("0123456789", true), 3, 4, "3456"},
-		"a part, Range is ignored": {serve("0123456789", false), 3, 4, "3456"},
-		"wrong bytes":              {serve("012345678x", true), 0, 10, ""},
+		"whole":                    {serve("0123456789", true), 0, 10, "0123456789", 0},
+		"a part":                   {serve("0123456789", true), 3, 4, "3456", 0},
+		"a part, Range is ignored": {serve("0123456789", false), 3, 4, "3456", 0},
+		"wrong bytes":              {serve("012345678x", true), 0, 10, "", registry.Faulty},
 		"another range": {func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet {
 				r.Header.Set("Range", "bytes=0-3")
 			}
 			serve("0123456789", true)(w, r)
-		}, 3, 4, ""},
+		}, 3, 4, "", registry.Faulty},
 		"broken off": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "10")
 			io.WriteString(w, "01234")
-		}, 0, 10, ""},
+		}, 0, 10, "", registry.Unavailable},
 		"another size": {func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet {
 				serve("01234567890", true)(w, r)
 				return
 			}
 			serve("0123456789", true)(w, r)
-		}, 0, 10, ""},
+		}, 0, 10, "", registry.Faulty},
 	} {
 		t.Run(what, func(t *testing.T) {
 			b, err := upstream(t, c.script).Blob(t.Context(), "team/app", blobDigest)
@@ -149,7 +150,7 @@ func TestBlobsAreVerified(t *testing.T) {
 			}
 			got, err := readExactly(t, b, c.off, c.n)
 			if c.want == "" {
-				registrytest.WantCode(t, "read", err, registry.Unavailable)
+				registrytest.WantCode(t, "read", err, c.code)
 			} else if err != nil || got != c.want {
 				t.Errorf("read %q, %v", got, err)
 			}
@@ -224,13 +225,13 @@ func TestUploadsStayAtTheOrigin(t *testing.T) {
 		w.WriteHeader(http.StatusAccepted)
 	})
 	_, err := r.StartUpload(t.Context(), "team/app", registry.UploadOptions{})
-	registrytest.WantCode(t, "start an upload that lies elsewhere", err, registry.Unavailable)
+	registrytest.WantCode(t, "start an upload that lies elsewhere", err, registry.Faulty)
 
 	r = upstream(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://elsewhere.example/", http.StatusTemporaryRedirect)
 	})
 	err = r.DeleteTag(t.Context(), "team/app", "v1")
-	registrytest.WantCode(t, "delete where a redirect leads", err, registry.Unavailable)
+	registrytest.WantCode(t, "delete where a redirect leads", err, registry.Faulty)
 }
 
 func TestSessionsOfAnyForm(t *testing.T) {
@@ -278,7 +279,7 @@ func TestExactOffset(t *testing.T) {
 		u, err := r.ResumeUpload(t.Context(), "team/app", "p1")
 		switch {
 		case want < 0:
-			registrytest.WantCode(t, "resume at "+header, err, registry.Unavailable)
+			registrytest.WantCode(t, "resume at "+header, err, registry.Faulty)
 		case err != nil || u.Offset() != want:
 			t.Errorf("resume at %s: %v", header, err)
 		}

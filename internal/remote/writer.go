@@ -170,11 +170,11 @@ func (r *Registry) location(repo string, resp *http.Response) (*url.URL, error) 
 	if header == "" || err != nil {
 		return nil, faulty(repo, "it opened an upload session without a valid Location")
 	}
-	if u.Host != r.base.Host {
-		return nil, faulty(repo, "its upload session lies on another host, %.100q; that is not followed", u.Host)
+	own, ok := r.back(u)
+	if !ok {
+		return nil, faulty(repo, "its upload session lies elsewhere, at %.100q; that is not followed", u.Host)
 	}
-	// A registry behind a proxy may not know that it is reached by TLS.
-	return &url.URL{Scheme: r.base.Scheme, Host: r.base.Host, Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}, nil
+	return own, nil
 }
 
 // ResumeUpload asks upstream how far the session has come.

@@ -33,8 +33,9 @@ CREATE TABLE proxy_tags (
 CREATE INDEX proxy_tags_absent ON proxy_tags (checked_at) WHERE digest = '';
 
 -- Manifests that came from an upstream; what else lies in its project was pushed
--- here. A row may outlive its manifest. prefetched says that what was to come
--- with it has come.
+-- here. A row comes before its manifest and may outlive it: fetched_at says when
+-- it was last noted that the manifest is about to come. prefetched says that what
+-- was to come with it has come.
 CREATE TABLE proxy_manifests (
     repository TEXT    NOT NULL,
     digest     TEXT    NOT NULL,
@@ -58,15 +59,23 @@ CREATE TABLE proxy_referrers (
 CREATE INDEX proxy_referrers_checked ON proxy_referrers (checked_at);
 
 -- Who of several processes asks an upstream for something. Leases keep them from
--- asking twice; they protect no data.
+-- asking twice; they protect no data. version is drawn by lot, so that a crash
+-- that undoes a lease does not give its number to another.
 CREATE TABLE proxy_leases (
     key         TEXT   NOT NULL PRIMARY KEY,
     version     BIGINT NOT NULL,
     lease_owner TEXT   NOT NULL,
     lease_until BIGINT NOT NULL
 );
+CREATE INDEX proxy_leases_until ON proxy_leases (lease_until);
+
+-- Which tags point at a manifest, page by page.
+DROP INDEX tags_digest;
+CREATE INDEX tags_digest ON tags (repository_id, digest, name);
 
 -- +goose Down
+DROP INDEX tags_digest;
+CREATE INDEX tags_digest ON tags (repository_id, digest);
 DROP TABLE proxy_leases;
 DROP TABLE proxy_referrers;
 DROP TABLE proxy_manifests;

@@ -1,0 +1,124 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// connect makes the transport that all endpoints share.
+func (u *Registry) connect() error {
+	o := u.o.Transport
+	roots, err := certificates(o.CAFile)
+	if err != nil {
+		return err
+	}
+	proxy, err := httpProxy(o.HTTPProxy)
+	if err != nil {
+		return err
+	}
+	d := &dialer{
+		guarded: net.Dialer{Timeout: o.Connect, Control: u.policy.control},
+		free:    net.Dialer{Timeout: o.Connect},
+	}
+	u.proxied = func(req *http.Request) bool {
+		p, err := proxy(req)
+		return p != nil && err == nil
+	}
+	u.transport = &http.Transport{
+		Proxy:                  d.trusting(proxy),
+		DialContext:            d.dial,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		TLSHandshakeTimeout:    o.Connect,
+		ResponseHeaderTimeout:  o.Header,
+		ExpectContinueTimeout:  time.Second,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConns:           2 * u.o.Limits.Connections,
+		MaxIdleConnsPerHost:    u.o.Limits.Connections,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression:     true, // bytes count as they were pushed
+		ForceAttemptHTTP2:      true,
+	}
+	return nil
+}
+
+// certificates are those of the system and of a file; nil: of the system.
+func certificates(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("certificates of the upstream: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("certificates of the upstream: %s holds none in PEM form", file)
+	}
+	return pool, nil
+}
+
+type proxyFunc func(*http.Request) (*url.URL, error)
+
+// httpProxy is the choice of a proxy that an operator made.
+func httpProxy(address string) (proxyFunc, error) {
+	switch address {
+	case "":
+		return http.ProxyFromEnvironment, nil
+	case "none":
+		return func(*http.Request) (*url.URL, error) { return nil, nil }, nil
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, errors.New("the address of the HTTP proxy is malformed") // it may hold a password
+	}
+	if _, ok := proxyPorts[u.Scheme]; !ok || u.Hostname() == "" {
+		return nil, fmt.Errorf("HTTP proxy %q: write http://host:port, https://host:port or socks5://host:port", u.Redacted())
+	}
+	return http.ProxyURL(u), nil
+}
+
+// proxyPorts are the kinds of proxies, with the port where none is named.
+var proxyPorts = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}
+
+// dialer makes connections, to addresses that are allowed and to proxies.
+type dialer struct {
+	guarded net.Dialer
+	free    net.Dialer
+	proxies sync.Map // host:port of those that an operator chose
+}
+
+// trusting remembers the addresses of proxies: they are the operator's word, and
+// mostly private.
+func (d *dialer) trusting(proxy proxyFunc) proxyFunc {
+	return func(req *http.Request) (*url.URL, error) {
+		u, err := proxy(req)
+		if u != nil && err == nil {
+			port := u.Port()
+			if port == "" {
+				port = proxyPorts[u.Scheme]
+			}
+			d.proxies.Store(strings.ToLower(net.JoinHostPort(u.Hostname(), port)), true)
+		}
+		return u, err
+	}
+}
+
+func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if _, ok := d.proxies.Load(strings.ToLower(address)); ok {
+		return d.free.DialContext(ctx, network, address)
+	}
+	return d.guarded.DialContext(ctx, network, address)
+}
