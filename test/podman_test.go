@@ -1,6 +1,7 @@
 package test
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -8,7 +9,11 @@ import (
 
 func newPodman(t *testing.T) *client {
 	podman := newClient(t, "podman")
-	root := filepath.Join(podman.home, "storage")
+	root, err := os.MkdirTemp("", "podman-") // podman wants a short name
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root); os.RemoveAll(root + "-run"); os.RemoveAll(root + "-tmp") })
 	podman.args = []string{"--storage-driver=vfs", "--root", root, "--runroot", root + "-run", "--tmpdir", root + "-tmp",
 		"--cgroup-manager=cgroupfs", "--events-backend=none"}
 	return podman

@@ -30,7 +30,7 @@ func evicted(k *cacheCheck) {
 		}
 		for _, tag := range []string{"a", "b", "c"} {
 			pull(tag)
-			time.Sleep(20 * time.Millisecond) // a time of its own
+			k.idle(images[tag].Digest, time.Hour) // uses are noted by the minute
 		}
 		signature := k.attach(k.name+"/"+app, images["b"].Descriptor, "a/b", map[string]string{"made": "here"})
 		pull("a") // so that b is the one
@@ -83,6 +83,18 @@ func (k *cacheCheck) hasRow(digest string) bool {
 		k.t.Fatal(err)
 	}
 	return n > 0
+}
+
+// idle has the last use of a manifest have been so long ago.
+func (k *cacheCheck) idle(digest string, d time.Duration) {
+	k.t.Helper()
+	r, err := k.c.rows(k.t).Exec("UPDATE proxy_manifests SET used_at = used_at - $3 WHERE repository = $1 AND digest = $2", k.name+"/"+app, digest, d.Milliseconds())
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	if n, err := r.RowsAffected(); n != 1 || err != nil {
+		k.t.Fatalf("%d manifests, %v", n, err)
+	}
 }
 
 // usedAfter waits until the use of one manifest is noted as later than another's.

@@ -38,6 +38,9 @@ var cacheChecks = map[string]func(*cacheCheck){
 	"33 answers that are none":                   nonsense,
 	"34 an allowance is kept in reserve":         allowance,
 	"35 manifests with nothing but content":      bareManifests,
+	"36 addresses that nobody named":             forbiddenAddresses,
+	"37 mirrors, in their order":                 mirrors,
+	"38 for those who may read the project":      rights,
 }
 
 // What the second half of 31 needs.

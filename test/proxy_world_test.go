@@ -103,7 +103,7 @@ func oneProcess(t *testing.T, data, config string) *caching {
 		begin(t, config)
 	}
 	c.rows = func(t *testing.T) *sql.DB {
-		return opened(t, "sqlite", "file:"+filepath.Join(data, "berth.db")+"?mode=ro")
+		return opened(t, "sqlite", "file:"+filepath.Join(data, "berth.db")+"?_pragma=busy_timeout(10000)")
 	}
 	t.Cleanup(func() {
 		select {
