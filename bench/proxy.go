@@ -165,7 +165,7 @@ func (b *proxyBench) start(ctx context.Context, work string) (version string, er
 		args, err := plain(addr, dir)
 		return append(args, "--config", config), err
 	}
-	b.berth, err = berth.start(ctx, filepath.Join(work, "berth"))
+	b.berth, err = berth.start(ctx, filepath.Join(work, "cache"))
 	return berth.version, err
 }
 
