@@ -33,6 +33,7 @@ func TestGate(t *testing.T) {
 		for range 14 {
 			leave = append(leave, enter(t, g, true))
 		}
+		var mu sync.Mutex
 		var order []string
 		come := func(name string, bulk bool) {
 			go func() {
@@ -40,6 +41,8 @@ func TestGate(t *testing.T) {
 				if err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				order = append(order, name)
 				leave = append(leave, l)
 			}()
