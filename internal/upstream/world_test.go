@@ -22,7 +22,6 @@ const index = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v
 
 var (
 	indexDigest = oci.SHA256.FromBytes([]byte(index))
-	otherDigest = oci.SHA256.FromBytes([]byte("other"))
 	content     = []byte("0123456789")
 	blobDigest  = oci.SHA256.FromBytes(content)
 	v1          = oci.TagRef("v1")
