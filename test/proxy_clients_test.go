@@ -258,7 +258,7 @@ func TestProxyPrefetch(t *testing.T) {
 			c := oneProcess(t, filepath.Join(t.TempDir(), "data"), proxies(map[string]spec{"hub": ofOrigin(o)}))
 			here := m.through(c.place(), "hub/")
 			newClient(t, "crane").at(here.place).run("validate", "--remote", here.at("v1"))
-			db := c.rows(t)
+			db := c.rows
 			for end := time.Now().Add(patienceOfTest); ; time.Sleep(100 * time.Millisecond) {
 				var done bool
 				err := db.QueryRow("SELECT prefetched FROM proxy_manifests WHERE repository = $1 AND digest = $2", here.name, here.app.Digest).Scan(&done)

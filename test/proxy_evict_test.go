@@ -78,7 +78,7 @@ func evicted(k *cacheCheck) {
 func (k *cacheCheck) hasRow(digest string) bool {
 	k.t.Helper()
 	var n int
-	err := k.c.rows(k.t).QueryRow("SELECT COUNT(*) FROM manifests m JOIN repositories r ON r.id = m.repository_id WHERE r.name = $1 AND m.digest = $2", k.name+"/"+app, digest).Scan(&n)
+	err := k.c.rows.QueryRow("SELECT COUNT(*) FROM manifests m JOIN repositories r ON r.id = m.repository_id WHERE r.name = $1 AND m.digest = $2", k.name+"/"+app, digest).Scan(&n)
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func (k *cacheCheck) hasRow(digest string) bool {
 // idle has the last use of a manifest have been so long ago.
 func (k *cacheCheck) idle(digest string, d time.Duration) {
 	k.t.Helper()
-	r, err := k.c.rows(k.t).Exec("UPDATE proxy_manifests SET used_at = used_at - $3 WHERE repository = $1 AND digest = $2", k.name+"/"+app, digest, d.Milliseconds())
+	r, err := k.c.rows.Exec("UPDATE proxy_manifests SET used_at = used_at - $3 WHERE repository = $1 AND digest = $2", k.name+"/"+app, digest, d.Milliseconds())
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func (k *cacheCheck) idle(digest string, d time.Duration) {
 // usedAfter waits until the use of one manifest is noted as later than another's.
 func (k *cacheCheck) usedAfter(later, earlier string) {
 	k.t.Helper()
-	db := k.c.rows(k.t)
+	db := k.c.rows
 	for end := time.Now().Add(patienceOfTest); ; time.Sleep(100 * time.Millisecond) {
 		var a, b int64
 		for digest, at := range map[string]*int64{later: &a, earlier: &b} {

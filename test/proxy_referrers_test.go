@@ -203,24 +203,16 @@ func referrersByTag(k *cacheCheck) {
 		got, last := k.referrers(k.name+"/"+app, image.Digest, "?artifactType=application/x.1")
 		k.wantReferrers(got, first[1])
 		equal(k.t, "OCI-Filters-Applied", last.header.Get("OCI-Filters-Applied"), "artifactType")
-		probes := up.Count(upstreamtest.Referrers)
-		if probes == 0 {
-			k.t.Error("the API was never tried")
-		}
 		got, _ = k.referrers(k.name+"/"+app, second.Digest, "")
 		k.wantReferrers(got, others...)
-		// One more at the other replica at most, if it was not told.
-		if n := up.Count(upstreamtest.Referrers); n > k.c.replicas {
-			k.t.Errorf("the API was tried %d times:\n%s", n, up.Asked())
-		}
-		before := up.Count(upstreamtest.Referrers)
 		third := up.AddImage(app, "3", 2302, 100)
 		for range 2 {
 			got, _ = k.referrers(k.name+"/"+app, third.Digest, "")
 			k.wantReferrers(got)
 		}
-		if n := up.Count(upstreamtest.Referrers); n != before {
-			k.t.Errorf("the API was tried again:\n%s", up.Asked())
+		// Each process finds it out for itself.
+		if n := up.Count(upstreamtest.Referrers); n == 0 || n > k.c.replicas {
+			k.t.Errorf("the API was tried %d times:\n%s", n, up.Asked())
 		}
 	})
 }
@@ -385,7 +377,7 @@ func oneEntry(k *cacheCheck) {
 		all.Wait()
 		k.asked(up, 1, upstreamtest.Referrers)
 		var rows int
-		err := k.c.rows(k.t).QueryRow("SELECT COUNT(*) FROM proxy_referrers WHERE repository LIKE $1", k.name+"/%").Scan(&rows)
+		err := k.c.rows.QueryRow("SELECT COUNT(*) FROM proxy_referrers WHERE repository LIKE $1", k.name+"/%").Scan(&rows)
 		if err != nil {
 			k.t.Fatal(err)
 		}

@@ -46,7 +46,7 @@ type caching struct {
 
 	restart func(t *testing.T, config string) // with another configuration
 	stop    func(t *testing.T)
-	rows    func(t *testing.T) *sql.DB // what it has in its database
+	rows    *sql.DB // its database
 }
 
 // proxies is the part of a configuration that says what to cache.
@@ -102,9 +102,7 @@ func oneProcess(t *testing.T, data, config string) *caching {
 		c.stop(t)
 		begin(t, config)
 	}
-	c.rows = func(t *testing.T) *sql.DB {
-		return opened(t, "sqlite", "file:"+filepath.Join(data, "berth.db")+"?_pragma=busy_timeout(10000)")
-	}
+	c.rows = opened(t, "sqlite", "file:"+filepath.Join(data, "berth.db")+"?_pragma=busy_timeout(10000)")
 	t.Cleanup(func() {
 		select {
 		case <-s.done:
@@ -144,7 +142,7 @@ func twoReplicas(t *testing.T, dir, config string) *caching {
 			}
 		},
 		stop: func(t *testing.T) { f.must(t, "stop", "berth-1"); f.must(t, "stop", "berth-2") },
-		rows: func(t *testing.T) *sql.DB { return opened(t, "pgx", f.env["POSTGRES_URL"]) },
+		rows: opened(t, "pgx", f.env["POSTGRES_URL"]),
 	}
 }
 
@@ -168,6 +166,7 @@ func opened(t *testing.T, driver, dsn string) *sql.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db.SetMaxOpenConns(4)
 	t.Cleanup(func() { db.Close() })
 	return db
 }
