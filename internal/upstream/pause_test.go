@@ -88,11 +88,14 @@ func TestPause(t *testing.T) {
 // TestNoPause: a failure that does not say when to come back is the breaker's
 // business.
 func TestNoPause(t *testing.T) {
-	s := scripted(t, status(503))
-	u := open(t, upstream.Options{Endpoints: []string{s.URL}, Pauses: &table{}})
+	s, shared := scripted(t, status(503)), &table{}
+	u := open(t, upstream.Options{Endpoints: []string{s.URL}, Pauses: shared})
 	registrytest.WantCode(t, "resolve", resolve(t, u), registry.Unavailable)
 	s.now(serve)
 	wantCode(t, "resolve", resolve(t, u), 0)
+	if len(shared.until) != 0 {
+		t.Errorf("others were told of pauses: %v", shared.until)
+	}
 }
 
 // TestPausesAreLookedUpNowAndThen: not with each request.
