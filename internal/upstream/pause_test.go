@@ -126,6 +126,38 @@ func TestPausesThatCannotBeTold(t *testing.T) {
 	wantLater(t, "resolve", resolve(t, u), registry.TooManyRequests, time.Minute, time.Minute)
 }
 
+// TestPauseWhileWaiting: who waited for its turn when the pause began is not sent,
+// and does not keep its place.
+func TestPauseWhileWaiting(t *testing.T) {
+	now := newClock()
+	arrived, answer := make(chan bool), make(chan bool)
+	s := scripted(t, func(w http.ResponseWriter, r *http.Request) {
+		arrived <- true
+		<-answer
+		status(429, "Retry-After", "60")(w, r)
+	})
+	u := open(t, upstream.Options{Endpoints: []string{s.URL}, Now: now.now, Limits: upstream.Limits{Connections: 1}})
+	results := make(chan error)
+	ask := func() { _, err := u.Resolve(t.Context(), "team/app", v1); results <- err }
+	go ask()
+	<-arrived
+	go ask()
+	for u.Status().Queued == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	close(answer)
+	for range 2 {
+		registrytest.WantCode(t, "resolve", <-results, registry.TooManyRequests)
+	}
+	s.wantAsked(t, "in all", "HEAD manifests/v1")
+	s.now(serve)
+	now.move(time.Minute)
+	wantCode(t, "afterwards", resolve(t, u), 0)
+	if n := u.Status().InFlight; n != 0 {
+		t.Errorf("%d under way in the end", n)
+	}
+}
+
 // TestPauseOfAMirror: the registry itself, or another mirror, is not left alone
 // for it; nor is the registry asked less because its storage is overrun.
 func TestPauseOfAMirror(t *testing.T) {

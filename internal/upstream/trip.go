@@ -57,6 +57,7 @@ func (t *trip) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	j.call.Status = resp.StatusCode
+	note(j.ctx, j.call)
 	j.answered(resp)
 	resp.Request = req
 	resp.Body = newBody(resp.Body, ctx, j)

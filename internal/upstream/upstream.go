@@ -123,6 +123,8 @@ type endpoint struct {
 	pause    pause
 	budget   budget
 	distrust distrust
+	// authorizer is nil where we are anonymous.
+	authorizer Authorizer
 }
 
 // New makes the client of an upstream. The caller closes it.
@@ -173,6 +175,7 @@ func (u *Registry) endpoint(address string, last bool) (*endpoint, error) {
 		}
 		if a != nil {
 			o.Authorization, o.Challenged = a.Authorization, a.Challenged
+			e.authorizer = a
 		}
 	}
 	e.remote, err = remote.New(address, o)
