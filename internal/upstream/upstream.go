@@ -83,7 +83,8 @@ type Limits struct {
 	// Connections bounds the requests under way, bodies that are being read
 	// included. One in eight is kept for what is short. 0: 32.
 	Connections int
-	// Queue bounds how many wait. Who is too many is told TooManyRequests. 0: 1000.
+	// Queue bounds how many wait. Who is too many is told TooManyRequests. 0: 1000;
+	// negative: nobody waits.
 	Queue int
 	// Requests bounds those sent to registry and token service within any time
 	// of Per. 0: no bound.
