@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -133,6 +132,3 @@ func (p *proxies) sampleUsage(ctx context.Context) {
 	}
 	p.metrics.Usage(usage)
 }
-
-// serves reports whether a request came by a name that was given to a proxy.
-func (p *proxies) serves(r *http.Request) bool { return p.current.Load().table.HostOf(r) != "" }

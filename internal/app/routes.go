@@ -85,6 +85,14 @@ func (p *proxies) routesOf(ctx context.Context) *routes {
 	return p.current.Load()
 }
 
+// repository is the name here of what a client calls a repository.
+func (p *proxies) repository(r *http.Request, name string) string {
+	return p.current.Load().table.Repository(r, name)
+}
+
+// serves reports whether a request came by a name that was given to a proxy.
+func (p *proxies) serves(r *http.Request) bool { return p.current.Load().table.HostOf(r) != "" }
+
 // live is the registry that the routes of a request lead to.
 type live struct{ p *proxies }
 

@@ -169,6 +169,7 @@ func (s *site) routes() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	challenges.AlsoAt(s.proxies.serves)
 	people, err := s.people()
 	if err != nil {
 		return nil, err
@@ -185,7 +186,7 @@ func (s *site) routes() (http.Handler, error) {
 		}), answeredElsewhere),
 		tokens: s.metrics.Counted("token", authhttp.New(authhttp.Options{
 			Authenticator: s.callers, Tokens: s.tokens, Refresh: s.refresh(),
-			Allow: s.policy.Allow, Record: s.trail.Record, Log: s.log,
+			Allow: s.policy.Allow, Record: s.trail.Record, Log: s.log, Repository: s.proxies.repository,
 		}), answeredElsewhere),
 		people: people,
 		ready:  http.HandlerFunc(s.ready.public),
@@ -247,6 +248,7 @@ func (s *site) manager() *manage.Manager {
 		Refused:    func(_ context.Context, e audit.Event) { s.trail.Record(e) },
 		Newcomers:  access.Newcomers(s.config.Projects.Newcomers),
 		Restorable: s.config.Projects.Retention,
+		Proxies:    managedCaches{s.proxies},
 	})
 }
 

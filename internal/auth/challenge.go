@@ -22,13 +22,15 @@ type Challenges struct {
 	service string
 	realms  map[string]string // by Host, in lower case
 	main    string            // realm for hosts that are not in the table; "": none
+	secure  bool              // the main address is https://
+	other   func(r *http.Request) bool
 }
 
 // NewChallenges tells clients of a registry that has these addresses, the main
 // one first. What a client says about its host is never repeated to it, unless
 // it is one of them; where there are none, unless it is on this machine.
 func NewChallenges(service string, urls []string) (*Challenges, error) {
-	c := &Challenges{service: service, realms: map[string]string{}}
+	c := &Challenges{service: service, realms: map[string]string{}, other: func(*http.Request) bool { return false }}
 	if err := checkService(service); err != nil {
 		return nil, err
 	}
@@ -42,7 +44,7 @@ func NewChallenges(service string, urls []string) (*Challenges, error) {
 		}
 		realm := strings.TrimRight(base, "/") + TokenPath
 		if c.main == "" {
-			c.main = realm
+			c.main, c.secure = realm, u.Scheme == "https"
 		}
 		for _, host := range hostsOf(u) {
 			c.realms[host] = realm
@@ -50,6 +52,11 @@ func NewChallenges(service string, urls []string) (*Challenges, error) {
 	}
 	return c, nil
 }
+
+// AlsoAt has clients that came by another name that was given to this server on
+// purpose, as other tells, get their tokens under that name. Call it before the
+// first challenge.
+func (c *Challenges) AlsoAt(other func(r *http.Request) bool) { c.other = other }
 
 // ServiceOf is the service of a registry that has these addresses.
 func ServiceOf(urls []string) string {
@@ -131,11 +138,13 @@ func (c *Challenges) realm(r *http.Request) string {
 	if realm := c.realms[strings.ToLower(r.Host)]; realm != "" {
 		return realm
 	}
-	if c.main != "" || !onThisMachine(r) {
+	switch {
+	case Printable(r.Host) && c.other(r):
+	case c.main != "" || !onThisMachine(r):
 		return c.main
 	}
 	scheme := "http://"
-	if r.TLS != nil {
+	if r.TLS != nil || c.secure {
 		scheme = "https://"
 	}
 	return scheme + strings.ToLower(r.Host) + TokenPath

@@ -56,6 +56,27 @@ func TestChallengeValue(t *testing.T) {
 	}
 }
 
+// TestChallengeAt: who came by another name of this server's gets a token there.
+func TestChallengeAt(t *testing.T) {
+	hub := func(r *http.Request) bool { return strings.HasPrefix(r.Host, "hub.test") }
+	named, nameless := challenges(t, "https://registry.test"), challenges(t)
+	named.AlsoAt(hub)
+	nameless.AlsoAt(hub)
+	for _, tt := range []struct {
+		c          *auth.Challenges
+		host, want string
+	}{
+		{named, "hub.test", `Bearer realm="https://hub.test/auth/token",service="registry.test"`},
+		{named, "other.test", `Bearer realm="https://registry.test/auth/token",service="registry.test"`},
+		{named, `hub.test",x="`, `Bearer realm="https://registry.test/auth/token",service="registry.test"`},
+		{nameless, "hub.test:5000", `Bearer realm="http://hub.test:5000/auth/token",service="registry.test"`},
+	} {
+		if got := tt.c.Value(asked(tt.host, false), "", nil); got != tt.want {
+			t.Errorf("%s: %s; want %s", tt.host, got, tt.want)
+		}
+	}
+}
+
 // TestChallengeHosts: only what is configured, or plainly this machine, is ever
 // named.
 func TestChallengeHosts(t *testing.T) {

@@ -25,6 +25,9 @@ type Options struct {
 	Refresh *auth.Refresh
 	// Allow is what of a scope's actions a caller may do.
 	Allow func(context.Context, auth.Identity, auth.Scope) ([]string, error)
+	// Repository is the name here of what a client calls a repository, which may
+	// depend on how it came here. nil: the same.
+	Repository func(r *http.Request, name string) string
 	// Record is told of log-ins and grants; it must not wait. nil: nobody is.
 	Record func(audit.Event)
 	// Log gets one line a request; nil: none.
@@ -38,6 +41,9 @@ type handler struct{ Options }
 func New(o Options) http.Handler {
 	if o.Record == nil {
 		o.Record = func(audit.Event) {}
+	}
+	if o.Repository == nil {
+		o.Repository = func(_ *http.Request, name string) string { return name }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

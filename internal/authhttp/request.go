@@ -45,6 +45,11 @@ func (x *exchange) parse(v url.Values) (q request, err error) {
 	if q.scopes, err = auth.ParseScopes(v["scope"]); err != nil {
 		return q, malformed("%s", err)
 	}
+	for i, s := range q.scopes {
+		if s.Type == "repository" {
+			q.scopes[i].Name = x.h.Repository(x.r, s.Name)
+		}
+	}
 	q.client = v.Get("client_id")
 	q.offline = v.Get("offline_token") == "true" || v.Get("access_type") == "offline"
 	return q, nil

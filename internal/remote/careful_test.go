@@ -214,6 +214,29 @@ func TestRefusalsOfStorage(t *testing.T) {
 	registrytest.WantCode(t, "get", err, registry.Unavailable)
 }
 
+// TestStorageForReadingAlone: addresses that are good for a GET only.
+func TestStorageForReadingAlone(t *testing.T) {
+	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		manifest(index, "")(w, r)
+	}))
+	defer storage.Close()
+	s := httptest.NewServer(http.RedirectHandler(storage.URL, http.StatusTemporaryRedirect))
+	defer s.Close()
+	r := client(t, s.URL, remote.Options{Frugal: true, Refusals: true})
+	d, err := r.Resolve(t.Context(), "team/app", tag("v1"))
+	if err != nil || d.Digest != indexDigest {
+		t.Errorf("resolved %v, %v", d, err)
+	}
+	b, err := r.Blob(t.Context(), "team/app", indexDigest)
+	if err != nil || b.Descriptor().Size != int64(len(index)) {
+		t.Errorf("found %v, %v", b, err)
+	}
+}
+
 func TestRetryAfterIsTold(t *testing.T) {
 	for _, c := range []struct {
 		status int
