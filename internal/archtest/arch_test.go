@@ -19,7 +19,7 @@ const module = "github.com/berth-registry/berth"
 // ours are all arrows between packages of this module, apart from those of
 // app, cmd and tests. A package that is not named may import none of them.
 var ours = map[string][]string{
-	"internal/apihttp":               {"internal/access", "internal/audit", "internal/auth", "internal/manage", "internal/meta", "internal/registry", "internal/requestid"},
+	"internal/apihttp":               {"internal/access", "internal/audit", "internal/auth", "internal/manage", "internal/meta", "internal/proxyspec", "internal/registry", "internal/requestid"},
 	"internal/audit/recorder":        {"internal/audit", "internal/registry"},
 	"internal/auth":                  {"internal/access", "internal/directory"},
 	"internal/authhttp":              {"internal/access", "internal/audit", "internal/auth", "internal/oci", "internal/requestid"},
@@ -36,6 +36,9 @@ var ours = map[string][]string{
 	"internal/manage":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/meta", "internal/oci"},
 	"internal/meta":                  {"internal/access", "internal/audit", "internal/disk", "internal/oci"},
 	"internal/meta/metatest":         {"internal/access", "internal/audit", "internal/meta", "internal/oci", "internal/pgtest"},
+	"internal/manage":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/meta", "internal/notation", "internal/oci", "internal/proxyspec"},
+	"internal/meta":                  {"internal/oci", "internal/disk", "internal/access", "internal/audit"},
+	"internal/meta/metatest":         {"internal/access", "internal/audit", "internal/oci", "internal/meta", "internal/pgtest"},
 	"internal/metrics":               {"internal/registry"},
 	"internal/namespace":             {"internal/notation", "internal/proxyspec", "internal/requestid"},
 	"internal/ocihttp":               {"internal/access", "internal/audit", "internal/auth", "internal/oci", "internal/registry", "internal/requestid"},
