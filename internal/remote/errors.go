@@ -124,6 +124,9 @@ func (a *answer) Error() string {
 	return fmt.Sprintf("upstream answered %d %s %.60q %.200q", a.status, http.StatusText(a.status), a.code, a.message)
 }
 
+// HTTPStatus is for those who tell their own clients what upstream answered.
+func (a *answer) HTTPStatus() int { return a.status }
+
 // classify finds the code of an answer.
 func classify(status int, wire string, absent registry.Code) registry.Code {
 	if code, ok := statusCodes[status]; ok {
@@ -215,11 +218,10 @@ func (r *Registry) unreachable(ctx context.Context, req request, err error) erro
 	e := &registry.Error{Code: registry.Unavailable, Repo: req.repo,
 		Detail: fmt.Sprintf("no answer from the registry at %s; try again", r.base.Host), Err: err}
 	var certificate *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &certificate):
 		e.Code, e.Detail = registry.Faulty, fmt.Sprintf("the certificate of the registry at %s is not to be trusted", r.base.Host)
-	case errors.As(err, &record):
+	case errors.Is(err, http.ErrSchemeMismatch):
 		e.Code, e.Detail = registry.Faulty, fmt.Sprintf("the registry at %s does not speak TLS", r.base.Host)
 	}
 	return e
