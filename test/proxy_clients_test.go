@@ -19,6 +19,7 @@ import (
 type images struct {
 	*place
 	name string
+	made string     // host and name that it was signed under
 	app  descriptor // tag v1; signed, attested, with an SBOM
 	both descriptor // tag both, an index
 }
@@ -38,9 +39,7 @@ func (m *images) through(p *place, prefix string) *images {
 // plainly takes out of what a client says where it asked, so that it can be held
 // against what it says elsewhere.
 func (m *images) plainly(text string) string {
-	text = strings.ReplaceAll(text, m.host()+"/"+m.name, "REPOSITORY")
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines, "\n")
+	return strings.NewReplacer(m.host()+"/"+m.name, "REPOSITORY", m.made, "REPOSITORY").Replace(strings.TrimSpace(text))
 }
 
 // signer is cosign with a key.
@@ -60,7 +59,7 @@ var signModes = map[string][2]string{ // how it is signed, and how that is verif
 // fill makes the content in a registry. keys are the folder of cosign's.
 func fillOrigin(t *testing.T, p *place, name string, keys *client) *images {
 	t.Helper()
-	m := &images{place: p, name: name}
+	m := &images{place: p, name: name, made: p.host() + "/" + name}
 	r := &repo{t, p.api, name}
 	m.app = r.pushImage("v1", 7000, 7001)
 	source := multiArch(t)
@@ -343,14 +342,13 @@ func TestProxyMirrors(t *testing.T) {
 	})
 	t.Run("podman", func(t *testing.T) {
 		podman := newPodman(t)
-		podman.env = append(podman.env, "CONTAINERS_REGISTRIES_CONF="+podman.file("registries.conf", []byte(readExample(t, "podman/registries.conf", address))))
+		mirrors := podman.file("registries.conf", []byte(readExample(t, "podman/registries.conf", address)))
+		podman.env = append(podman.env, "CONTAINERS_REGISTRIES_CONF="+mirrors)
 		for _, name := range []string{"docker.io/library/app:v1", "docker.io/team/app:v1"} {
 			podman.run("pull", name)
 			equal(t, "digest of "+name, podman.run("image", "inspect", "-f", "{{.Digest}}", name), names[name].Digest)
 		}
-		skopeo := newClient(t, "skopeo")
-		skopeo.env = append(skopeo.env, podman.env[len(podman.env)-1])
-		raw := rawManifest(skopeo, "docker://docker.io/library/app:v1")
+		raw := rawManifest(newClient(t, "skopeo", "--registries-conf", mirrors), "docker://docker.io/library/app:v1")
 		equal(t, "digest that skopeo finds", digestOf(raw), image.Digest)
 	})
 	o.stop()
