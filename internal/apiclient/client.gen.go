@@ -311,6 +311,48 @@ func (e ProjectChangeVisibility) Valid() bool {
 	}
 }
 
+// Defines values for ProxyHostRole.
+const (
+	Registry ProxyHostRole = "registry"
+	Storage  ProxyHostRole = "storage"
+	Token    ProxyHostRole = "token"
+)
+
+// Valid indicates whether the value is a known member of the ProxyHostRole enum.
+func (e ProxyHostRole) Valid() bool {
+	switch e {
+	case Registry:
+		return true
+	case Storage:
+		return true
+	case Token:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ProxyHostState.
+const (
+	ProxyHostStateClosed   ProxyHostState = "closed"
+	ProxyHostStateHalfOpen ProxyHostState = "half-open"
+	ProxyHostStateOpen     ProxyHostState = "open"
+)
+
+// Valid indicates whether the value is a known member of the ProxyHostState enum.
+func (e ProxyHostState) Valid() bool {
+	switch e {
+	case ProxyHostStateClosed:
+		return true
+	case ProxyHostStateHalfOpen:
+		return true
+	case ProxyHostStateOpen:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RatePer.
 const (
 	RatePerAddress      RatePer = "address"
@@ -838,6 +880,15 @@ type ListPlan struct {
 type ListProject struct {
 	// Items The page
 	Items []Project `json:"items"`
+
+	// Next The after of the next page; absent: this is the last
+	Next *string `json:"next,omitempty"`
+}
+
+// ListProxy defines model for ListProxy.
+type ListProxy struct {
+	// Items The page
+	Items []Proxy `json:"items"`
 
 	// Next The after of the next page; absent: this is the last
 	Next *string `json:"next,omitempty"`
@@ -1375,6 +1426,350 @@ type ProjectUsage struct {
 	Storage int64 `json:"storage"`
 }
 
+// Proxy defines model for Proxy.
+type Proxy struct {
+	// Created When it was added
+	Created *time.Time `json:"created,omitempty"`
+
+	// Managed It was added here; else it is in the configuration file, and can only be changed there
+	//
+	// Examples: true
+	Managed bool `json:"managed"`
+
+	// Name Name of the project that is the cache
+	//
+	// Examples: docker.io
+	Name string `json:"name"`
+
+	// Secret It has a password or token, which is never shown
+	//
+	// Examples: false
+	Secret bool      `json:"secret"`
+	Spec   ProxySpec `json:"spec"`
+
+	// Updated When it was last changed
+	Updated *time.Time `json:"updated,omitempty"`
+}
+
+// ProxyEndpoint defines model for ProxyEndpoint.
+type ProxyEndpoint struct {
+	// Address The address
+	//
+	// Examples: https://registry-1.docker.io
+	Address string `json:"address"`
+
+	// Limit Requests that it allows in a time; absent: it does not say
+	//
+	// Examples: 100
+	Limit *int64 `json:"limit,omitempty"`
+
+	// PausedUntil It said that it is not to be asked before
+	PausedUntil *time.Time `json:"pausedUntil,omitempty"`
+
+	// Remaining Of these, those that are left
+	//
+	// Examples: 76
+	Remaining int64 `json:"remaining"`
+}
+
+// ProxyFreed defines model for ProxyFreed.
+type ProxyFreed struct {
+	// Blobs Blobs that no other image in their repository needs
+	//
+	// Examples: 9
+	Blobs int64 `json:"blobs"`
+
+	// Bytes Bytes of both
+	//
+	// Examples: 73400320
+	Bytes int64 `json:"bytes"`
+
+	// Images Images
+	//
+	// Examples: 1
+	Images int64 `json:"images"`
+
+	// Kept Images that stay, because something was pushed here that refers to them
+	//
+	// Examples: 0
+	Kept int64 `json:"kept"`
+
+	// Manifests Manifests of these
+	//
+	// Examples: 5
+	Manifests int64 `json:"manifests"`
+}
+
+// ProxyHost defines model for ProxyHost.
+type ProxyHost struct {
+	// Failures Failures in a row
+	//
+	// Examples: 0
+	Failures int64 `json:"failures"`
+
+	// Host The host
+	//
+	// Examples: auth.docker.io
+	Host string `json:"host"`
+
+	// Role What it is to the upstream
+	//
+	// Examples: token
+	Role ProxyHostRole `json:"role"`
+
+	// State It is asked, not asked because it failed again and again, or asked once to see
+	//
+	// Examples: closed
+	State ProxyHostState `json:"state"`
+
+	// Until It is not asked before
+	Until *time.Time `json:"until,omitempty"`
+}
+
+// ProxyHostRole What it is to the upstream
+//
+// Examples: token
+type ProxyHostRole string
+
+// ProxyHostState It is asked, not asked because it failed again and again, or asked once to see
+//
+// Examples: closed
+type ProxyHostState string
+
+// ProxyImage defines model for ProxyImage.
+type ProxyImage struct {
+	// Reference Tag or digest; absent: all
+	//
+	// Examples: 1.27
+	Reference *string `json:"reference,omitempty"`
+
+	// Repository Repository, as the upstream names it; absent: all
+	//
+	// Examples: library/nginx
+	Repository *string `json:"repository,omitempty"`
+}
+
+// ProxyPrefetch defines model for ProxyPrefetch.
+type ProxyPrefetch struct {
+	// Platforms Platforms of an index that are wanted; absent: all
+	//
+	// Examples: ["linux/amd64"]
+	Platforms *[]string `json:"platforms,omitempty"`
+
+	// Reference Tag or digest
+	//
+	// Examples: 1.27
+	Reference string `json:"reference"`
+
+	// Repository Repository, as the upstream names it
+	//
+	// Examples: library/nginx
+	Repository string `json:"repository"`
+}
+
+// ProxySpec defines model for ProxySpec.
+type ProxySpec struct {
+	Cache      *ProxySpecCache      `json:"cache,omitempty"`
+	Credential *ProxySpecCredential `json:"credential,omitempty"`
+
+	// Hosts Names of this server, host or host:port, under which the upstream's repositories have no prefix.
+	Hosts *[]string `json:"hosts,omitempty"`
+
+	// HttpProxy URL of the HTTP proxy that requests go through, or none. Default: what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say.
+	HttpProxy *string          `json:"http_proxy,omitempty"`
+	Limits    *ProxySpecLimits `json:"limits,omitempty"`
+
+	// Name Name of the project that is the cache, such as docker.io: what stands before the first slash of a repository's name here. Must be given.
+	Name string `json:"name"`
+
+	// Namespaces More values of the parameter ns, which containerd sends, that mean this upstream. The name is always one.
+	Namespaces *[]string `json:"namespaces,omitempty"`
+
+	// Networks Private and local addresses or networks, such as 10.0.0.0/8, that may be dialled for this upstream. See proxy.networks, too.
+	Networks *[]string `json:"networks,omitempty"`
+
+	// PlainHttp Allow http:// upstreams that are not on this machine: what they send, and what they are sent, can be read and changed on the way.
+	PlainHttp *bool `json:"plain_http,omitempty"`
+
+	// Realms Hosts of token services that get the credentials although they share no registrable domain with the upstream.
+	Realms    *[]string           `json:"realms,omitempty"`
+	Referrers *ProxySpecReferrers `json:"referrers,omitempty"`
+
+	// Repositories Patterns of the repositories, as the upstream names them, that may be had: * stands for any characters but a slash, ** for any at all; one that begins with ! takes away. None: all.
+	Repositories *[]string      `json:"repositories,omitempty"`
+	Tags         *ProxySpecTags `json:"tags,omitempty"`
+	Tls          *ProxySpecTLS  `json:"tls,omitempty"`
+
+	// Upstreams Addresses of the registry, in the order in which they are tried, mirrors first: http(s)://host[:port][/path]. Of well-known names, such as docker.io, ghcr.io or quay.io, they need not be given.
+	Upstreams *[]string `json:"upstreams,omitempty"`
+}
+
+// ProxySpecCache defines model for ProxySpecCache.
+type ProxySpecCache struct {
+	// MaxIdle What nobody asked for in this time goes. Default forever.
+	MaxIdle *string `json:"max_idle,omitempty"`
+
+	// Pins Patterns of REPOSITORY or REPOSITORY:TAG, as the upstream names them, of what never goes.
+	Pins *[]string `json:"pins,omitempty"`
+
+	// Size How much is kept; beyond it, what was not used for longest goes. Default: no bound.
+	Size *string `json:"size,omitempty"`
+}
+
+// ProxySpecCredential defines model for ProxySpecCredential.
+type ProxySpecCredential struct {
+	// Exchange Cloud whose credentials, from where its tools take them, are exchanged for the registry's: ecr, gcp or acr.
+	Exchange *string `json:"exchange,omitempty"`
+
+	// Helper NAME of a program docker-credential-NAME on the path, which speaks Docker's protocol.
+	Helper *string `json:"helper,omitempty"`
+
+	// Password Password or access token of that user. It is never shown again.
+	Password *string `json:"password,omitempty"`
+
+	// PasswordFile File with the password; read again when it changes.
+	PasswordFile *string `json:"password_file,omitempty"`
+
+	// Token Bearer token that goes with every request. It is never shown again.
+	Token *string `json:"token,omitempty"`
+
+	// TokenFile File with such a token; read again when it changes.
+	TokenFile *string `json:"token_file,omitempty"`
+
+	// Username User name, of a password.
+	Username *string `json:"username,omitempty"`
+}
+
+// ProxySpecLimits defines model for ProxySpecLimits.
+type ProxySpecLimits struct {
+	// Bandwidth Bytes a second. Default: no bound.
+	Bandwidth *string `json:"bandwidth,omitempty"`
+
+	// Connections Requests to the upstream at a time. Default 32.
+	Connections *int64 `json:"connections,omitempty"`
+
+	// Queue Requests that wait for one to end; what comes then is answered 429. Default 1000.
+	Queue *int64 `json:"queue,omitempty"`
+
+	// Requests How many requests in a time, such as 10/s, 100/m or 2500/h. Default: no bound.
+	Requests *string `json:"requests,omitempty"`
+
+	// Reserve How many requests of the upstream's own allowance are left when tags begin to be asked for more seldom. Default 20.
+	Reserve *int64 `json:"reserve,omitempty"`
+}
+
+// ProxySpecReferrers defines model for ProxySpecReferrers.
+type ProxySpecReferrers struct {
+	// MaxStale How old such a list may be when the upstream does not answer. Default 30d.
+	MaxStale *string `json:"max_stale,omitempty"`
+
+	// Prefetch Artifact types that come with an image, so that it can be verified while the upstream is gone; * for all, cosign for tags such as sha256-….sig.
+	Prefetch *[]string `json:"prefetch,omitempty"`
+
+	// Push Let who may push to the project push manifests with a subject, such as signatures of their own. Default true.
+	Push *bool `json:"push,omitempty"`
+
+	// Ttl For how long a list of referrers is not asked for again. Default 5m.
+	Ttl *string `json:"ttl,omitempty"`
+
+	// Unknown What is answered when nothing is known of the upstream's list and it cannot be had: refuse, for a short list reads as not signed, or local for what was pushed here. Default refuse.
+	Unknown *string `json:"unknown,omitempty"`
+}
+
+// ProxySpecTLS defines model for ProxySpecTLS.
+type ProxySpecTLS struct {
+	// CaFile File with certificates, PEM, that the upstream's may be signed by, besides those of the system.
+	CaFile *string `json:"ca_file,omitempty"`
+}
+
+// ProxySpecTagTTL defines model for ProxySpecTagTTL.
+type ProxySpecTagTTL struct {
+	// Match Pattern of TAG, or of REPOSITORY:TAG as the upstream names it.
+	Match string `json:"match"`
+
+	// Ttl For how long such a tag is not asked for again; 0s: it always is; forever: never.
+	Ttl string `json:"ttl"`
+}
+
+// ProxySpecTags defines model for ProxySpecTags.
+type ProxySpecTags struct {
+	// KeepDeleted How long it is kept. Default 7d.
+	KeepDeleted *string `json:"keep_deleted,omitempty"`
+
+	// MaxStale How old what the upstream last said may be when it does not answer. Default forever.
+	MaxStale *string `json:"max_stale,omitempty"`
+
+	// Negative For how long it is believed that something is not there. Default 30s.
+	Negative *string `json:"negative,omitempty"`
+
+	// OnUpstreamDelete What becomes of a tag that the upstream deletes: keep for keep_deleted, or follow at once. Default keep.
+	OnUpstreamDelete *string `json:"on_upstream_delete,omitempty"`
+
+	// Ttl For how long a tag is not asked for again; forever: never. Default 1m.
+	Ttl *string `json:"ttl,omitempty"`
+
+	// Ttls Exceptions; the first that matches decides.
+	Ttls *[]ProxySpecTagTTL `json:"ttls,omitempty"`
+}
+
+// ProxyStats defines model for ProxyStats.
+type ProxyStats struct {
+	// Broken Why the upstream cannot be asked at all
+	Broken *string `json:"broken,omitempty"`
+
+	// Budget Bytes that it may keep; 0: no bound
+	//
+	// Examples: 107374182400
+	Budget int64 `json:"budget"`
+
+	// Bytes Bytes that it keeps, with what was pushed into it
+	//
+	// Examples: 73400320
+	Bytes int64 `json:"bytes"`
+
+	// Endpoints Addresses of the upstream, in their order
+	Endpoints []ProxyEndpoint `json:"endpoints"`
+
+	// Hosts Hosts that were asked lately
+	Hosts []ProxyHost `json:"hosts"`
+
+	// Images Of these, those that no index holds and that refer to no other
+	//
+	// Examples: 40
+	Images int64 `json:"images"`
+
+	// InFlight Requests to the upstream that are under way from this process
+	//
+	// Examples: 3
+	InFlight int64 `json:"inFlight"`
+
+	// Manifests Manifests that came from the upstream, counted up to a bound
+	//
+	// Examples: 120
+	Manifests int64 `json:"manifests"`
+
+	// NewestUse When any was last used
+	NewestUse *time.Time `json:"newestUse,omitempty"`
+
+	// OldestUse When that was last used which was used the longest ago
+	OldestUse *time.Time `json:"oldestUse,omitempty"`
+
+	// Pinned Of these, those that never go
+	//
+	// Examples: 2
+	Pinned int64 `json:"pinned"`
+
+	// Queued Requests that wait for them
+	//
+	// Examples: 0
+	Queued int64 `json:"queued"`
+
+	// Stretch By how much the times are multiplied for which answers are believed: more than 1 where the upstream allows little more
+	//
+	// Examples: 1
+	Stretch int64 `json:"stretch"`
+}
+
 // Rate defines model for Rate.
 type Rate struct {
 	// Amount How much
@@ -1844,6 +2239,21 @@ type CreateTrustRuleParams struct {
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
+// ListProxiesParams defines parameters for ListProxies.
+type ListProxiesParams struct {
+	// After The next of the page before; absent: the first page
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+
+	// Limit At most so many
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// PutProxyParams defines parameters for PutProxy.
+type PutProxyParams struct {
+	// KeepSecret Keep the password or token that it has
+	KeepSecret *bool `form:"keepSecret,omitempty" json:"keepSecret,omitempty"`
+}
+
 // RotateSigningKeyParams defines parameters for RotateSigningKey.
 type RotateSigningKeyParams struct {
 	// IdempotencyKey Of your choice, unguessable and new for each request, such as a UUID. The same request with the same key within a day gets the same answer and does nothing more.
@@ -1936,6 +2346,21 @@ type RenameProjectJSONRequestBody = Rename
 
 // CreateTrustRuleJSONRequestBody defines body for CreateTrustRule for application/json ContentType.
 type CreateTrustRuleJSONRequestBody = NewTrustRule
+
+// PutProxyJSONRequestBody defines body for PutProxy for application/json ContentType.
+type PutProxyJSONRequestBody = ProxySpec
+
+// PrefetchProxyJSONRequestBody defines body for PrefetchProxy for application/json ContentType.
+type PrefetchProxyJSONRequestBody = ProxyPrefetch
+
+// PurgeProxyJSONRequestBody defines body for PurgeProxy for application/json ContentType.
+type PurgeProxyJSONRequestBody = ProxyImage
+
+// RefreshProxyJSONRequestBody defines body for RefreshProxy for application/json ContentType.
+type RefreshProxyJSONRequestBody = ProxyImage
+
+// TestProxyJSONRequestBody defines body for TestProxy for application/json ContentType.
+type TestProxyJSONRequestBody = ProxyImage
 
 // RotateSigningKeyJSONRequestBody defines body for RotateSigningKey for application/json ContentType.
 type RotateSigningKeyJSONRequestBody = Rotation
@@ -2516,6 +2941,124 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /projects/{project}/trust-rules/{rule} (the `DeleteTrustRule` operationId).
 	DeleteTrustRule(ctx context.Context, project string, rule string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListProxies List proxies
+	//
+	// Those of the configuration file, too. For administrators.
+	//
+	// Corresponds with GET /proxies (the `ListProxies` operationId).
+	ListProxies(ctx context.Context, params *ListProxiesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteProxy Take a proxy away
+	//
+	// What is cached stays in the project of its name, and is there again if the proxy is. For administrators.
+	//
+	// Corresponds with DELETE /proxies/{proxy} (the `DeleteProxy` operationId).
+	DeleteProxy(ctx context.Context, proxy string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetProxy Get a proxy
+	//
+	// For administrators.
+	//
+	// Corresponds with GET /proxies/{proxy} (the `GetProxy` operationId).
+	GetProxy(ctx context.Context, proxy string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutProxyWithBody Add or change a proxy
+	//
+	// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /proxies/{proxy} (the `PutProxy` operationId).
+	PutProxyWithBody(ctx context.Context, proxy string, params *PutProxyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutProxy Add or change a proxy
+	//
+	// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /proxies/{proxy} (the `PutProxy` operationId).
+	PutProxy(ctx context.Context, proxy string, params *PutProxyParams, body PutProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PrefetchProxyWithBody Bring an image into a cache
+	//
+	// Whole: all children of an index, all blobs, and what refers to them. The answer is a line of JSON now and then: manifests, blobs, bytes, failed; the last has done, and error if not all could be had. It ends when the connection does. For administrators.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /proxies/{proxy}/prefetch (the `PrefetchProxy` operationId).
+	PrefetchProxyWithBody(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PrefetchProxy Bring an image into a cache
+	//
+	// Whole: all children of an index, all blobs, and what refers to them. The answer is a line of JSON now and then: manifests, blobs, bytes, failed; the last has done, and error if not all could be had. It ends when the connection does. For administrators.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /proxies/{proxy}/prefetch (the `PrefetchProxy` operationId).
+	PrefetchProxy(ctx context.Context, proxy string, body PrefetchProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PurgeProxyWithBody Take out of a cache
+	//
+	// What came from the upstream; what was pushed here stays. It is fetched again when somebody asks for it. For administrators.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /proxies/{proxy}/purge (the `PurgeProxy` operationId).
+	PurgeProxyWithBody(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PurgeProxy Take out of a cache
+	//
+	// What came from the upstream; what was pushed here stays. It is fetched again when somebody asks for it. For administrators.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /proxies/{proxy}/purge (the `PurgeProxy` operationId).
+	PurgeProxy(ctx context.Context, proxy string, body PurgeProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefreshProxyWithBody Have the upstream asked again
+	//
+	// For tags, for what was not there and for lists of referrers, with the next pull. For administrators.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /proxies/{proxy}/refresh (the `RefreshProxy` operationId).
+	RefreshProxyWithBody(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefreshProxy Have the upstream asked again
+	//
+	// For tags, for what was not there and for lists of referrers, with the next pull. For administrators.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /proxies/{proxy}/refresh (the `RefreshProxy` operationId).
+	RefreshProxy(ctx context.Context, proxy string, body RefreshProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetProxyStats What a cache has, and how its upstream does
+	//
+	// Of the upstream it tells what the process knows that answers. For administrators.
+	//
+	// Corresponds with GET /proxies/{proxy}/stats (the `GetProxyStats` operationId).
+	GetProxyStats(ctx context.Context, proxy string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestProxyWithBody Try all that a pull needs
+	//
+	// Without a repository up to the log-in. The answer is a line of JSON for each step: endpoint, name, ok, detail, advice; the last has done. For administrators.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /proxies/{proxy}/test (the `TestProxy` operationId).
+	TestProxyWithBody(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestProxy Try all that a pull needs
+	//
+	// Without a repository up to the log-in. The answer is a line of JSON for each step: endpoint, name, ok, detail, advice; the last has done. For administrators.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /proxies/{proxy}/test (the `TestProxy` operationId).
+	TestProxy(ctx context.Context, proxy string, body TestProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListSigningKeys List signing keys
 	//
@@ -3757,6 +4300,264 @@ func (c *Client) CreateTrustRule(ctx context.Context, project string, params *Cr
 // Corresponds with DELETE /projects/{project}/trust-rules/{rule} (the `DeleteTrustRule` operationId).
 func (c *Client) DeleteTrustRule(ctx context.Context, project string, rule string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteTrustRuleRequest(c.Server, project, rule)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListProxies List proxies
+//
+// Those of the configuration file, too. For administrators.
+//
+// Corresponds with GET /proxies (the `ListProxies` operationId).
+func (c *Client) ListProxies(ctx context.Context, params *ListProxiesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListProxiesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteProxy Take a proxy away
+//
+// What is cached stays in the project of its name, and is there again if the proxy is. For administrators.
+//
+// Corresponds with DELETE /proxies/{proxy} (the `DeleteProxy` operationId).
+func (c *Client) DeleteProxy(ctx context.Context, proxy string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteProxyRequest(c.Server, proxy)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetProxy Get a proxy
+//
+// For administrators.
+//
+// Corresponds with GET /proxies/{proxy} (the `GetProxy` operationId).
+func (c *Client) GetProxy(ctx context.Context, proxy string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetProxyRequest(c.Server, proxy)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutProxyWithBody Add or change a proxy
+//
+// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /proxies/{proxy} (the `PutProxy` operationId).
+func (c *Client) PutProxyWithBody(ctx context.Context, proxy string, params *PutProxyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutProxyRequestWithBody(c.Server, proxy, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutProxy Add or change a proxy
+//
+// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /proxies/{proxy} (the `PutProxy` operationId).
+func (c *Client) PutProxy(ctx context.Context, proxy string, params *PutProxyParams, body PutProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutProxyRequest(c.Server, proxy, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PrefetchProxyWithBody Bring an image into a cache
+//
+// Whole: all children of an index, all blobs, and what refers to them. The answer is a line of JSON now and then: manifests, blobs, bytes, failed; the last has done, and error if not all could be had. It ends when the connection does. For administrators.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /proxies/{proxy}/prefetch (the `PrefetchProxy` operationId).
+func (c *Client) PrefetchProxyWithBody(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPrefetchProxyRequestWithBody(c.Server, proxy, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PrefetchProxy Bring an image into a cache
+//
+// Whole: all children of an index, all blobs, and what refers to them. The answer is a line of JSON now and then: manifests, blobs, bytes, failed; the last has done, and error if not all could be had. It ends when the connection does. For administrators.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /proxies/{proxy}/prefetch (the `PrefetchProxy` operationId).
+func (c *Client) PrefetchProxy(ctx context.Context, proxy string, body PrefetchProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPrefetchProxyRequest(c.Server, proxy, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PurgeProxyWithBody Take out of a cache
+//
+// What came from the upstream; what was pushed here stays. It is fetched again when somebody asks for it. For administrators.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /proxies/{proxy}/purge (the `PurgeProxy` operationId).
+func (c *Client) PurgeProxyWithBody(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPurgeProxyRequestWithBody(c.Server, proxy, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PurgeProxy Take out of a cache
+//
+// What came from the upstream; what was pushed here stays. It is fetched again when somebody asks for it. For administrators.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /proxies/{proxy}/purge (the `PurgeProxy` operationId).
+func (c *Client) PurgeProxy(ctx context.Context, proxy string, body PurgeProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPurgeProxyRequest(c.Server, proxy, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefreshProxyWithBody Have the upstream asked again
+//
+// For tags, for what was not there and for lists of referrers, with the next pull. For administrators.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /proxies/{proxy}/refresh (the `RefreshProxy` operationId).
+func (c *Client) RefreshProxyWithBody(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefreshProxyRequestWithBody(c.Server, proxy, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefreshProxy Have the upstream asked again
+//
+// For tags, for what was not there and for lists of referrers, with the next pull. For administrators.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /proxies/{proxy}/refresh (the `RefreshProxy` operationId).
+func (c *Client) RefreshProxy(ctx context.Context, proxy string, body RefreshProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefreshProxyRequest(c.Server, proxy, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetProxyStats What a cache has, and how its upstream does
+//
+// Of the upstream it tells what the process knows that answers. For administrators.
+//
+// Corresponds with GET /proxies/{proxy}/stats (the `GetProxyStats` operationId).
+func (c *Client) GetProxyStats(ctx context.Context, proxy string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetProxyStatsRequest(c.Server, proxy)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestProxyWithBody Try all that a pull needs
+//
+// Without a repository up to the log-in. The answer is a line of JSON for each step: endpoint, name, ok, detail, advice; the last has done. For administrators.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /proxies/{proxy}/test (the `TestProxy` operationId).
+func (c *Client) TestProxyWithBody(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestProxyRequestWithBody(c.Server, proxy, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestProxy Try all that a pull needs
+//
+// Without a repository up to the log-in. The answer is a line of JSON for each step: endpoint, name, ok, detail, advice; the last has done. For administrators.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /proxies/{proxy}/test (the `TestProxy` operationId).
+func (c *Client) TestProxy(ctx context.Context, proxy string, body TestProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestProxyRequest(c.Server, proxy, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6694,6 +7495,436 @@ func NewDeleteTrustRuleRequest(server string, project string, rule string) (*htt
 	return req, nil
 }
 
+// NewListProxiesRequest constructs an http.Request for the ListProxies method
+func NewListProxiesRequest(server string, params *ListProxiesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/proxies")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteProxyRequest constructs an http.Request for the DeleteProxy method
+func NewDeleteProxyRequest(server string, proxy string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "proxy", proxy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/proxies/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetProxyRequest constructs an http.Request for the GetProxy method
+func NewGetProxyRequest(server string, proxy string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "proxy", proxy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/proxies/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutProxyRequest calls the generic PutProxy builder with application/json body
+func NewPutProxyRequest(server string, proxy string, params *PutProxyParams, body PutProxyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutProxyRequestWithBody(server, proxy, params, "application/json", bodyReader)
+}
+
+// NewPutProxyRequestWithBody constructs an http.Request for the PutProxy method, with any body, and a specified content type
+func NewPutProxyRequestWithBody(server string, proxy string, params *PutProxyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "proxy", proxy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/proxies/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.KeepSecret != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "keepSecret", *params.KeepSecret, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewPrefetchProxyRequest calls the generic PrefetchProxy builder with application/json body
+func NewPrefetchProxyRequest(server string, proxy string, body PrefetchProxyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPrefetchProxyRequestWithBody(server, proxy, "application/json", bodyReader)
+}
+
+// NewPrefetchProxyRequestWithBody constructs an http.Request for the PrefetchProxy method, with any body, and a specified content type
+func NewPrefetchProxyRequestWithBody(server string, proxy string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "proxy", proxy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/proxies/%s/prefetch", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewPurgeProxyRequest calls the generic PurgeProxy builder with application/json body
+func NewPurgeProxyRequest(server string, proxy string, body PurgeProxyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPurgeProxyRequestWithBody(server, proxy, "application/json", bodyReader)
+}
+
+// NewPurgeProxyRequestWithBody constructs an http.Request for the PurgeProxy method, with any body, and a specified content type
+func NewPurgeProxyRequestWithBody(server string, proxy string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "proxy", proxy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/proxies/%s/purge", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRefreshProxyRequest calls the generic RefreshProxy builder with application/json body
+func NewRefreshProxyRequest(server string, proxy string, body RefreshProxyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRefreshProxyRequestWithBody(server, proxy, "application/json", bodyReader)
+}
+
+// NewRefreshProxyRequestWithBody constructs an http.Request for the RefreshProxy method, with any body, and a specified content type
+func NewRefreshProxyRequestWithBody(server string, proxy string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "proxy", proxy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/proxies/%s/refresh", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetProxyStatsRequest constructs an http.Request for the GetProxyStats method
+func NewGetProxyStatsRequest(server string, proxy string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "proxy", proxy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/proxies/%s/stats", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTestProxyRequest calls the generic TestProxy builder with application/json body
+func NewTestProxyRequest(server string, proxy string, body TestProxyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTestProxyRequestWithBody(server, proxy, "application/json", bodyReader)
+}
+
+// NewTestProxyRequestWithBody constructs an http.Request for the TestProxy method, with any body, and a specified content type
+func NewTestProxyRequestWithBody(server string, proxy string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "proxy", proxy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/proxies/%s/test", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListSigningKeysRequest constructs an http.Request for the ListSigningKeys method
 func NewListSigningKeysRequest(server string) (*http.Request, error) {
 	var err error
@@ -7935,6 +9166,132 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /projects/{project}/trust-rules/{rule} (the `DeleteTrustRule` operationId).
 	DeleteTrustRuleWithResponse(ctx context.Context, project string, rule string, reqEditors ...RequestEditorFn) (*DeleteTrustRuleResponse, error)
+
+	// ListProxiesWithResponse List proxies
+	//
+	// Those of the configuration file, too. For administrators.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /proxies (the `ListProxies` operationId).
+	ListProxiesWithResponse(ctx context.Context, params *ListProxiesParams, reqEditors ...RequestEditorFn) (*ListProxiesResponse, error)
+
+	// DeleteProxyWithResponse Take a proxy away
+	//
+	// What is cached stays in the project of its name, and is there again if the proxy is. For administrators.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /proxies/{proxy} (the `DeleteProxy` operationId).
+	DeleteProxyWithResponse(ctx context.Context, proxy string, reqEditors ...RequestEditorFn) (*DeleteProxyResponse, error)
+
+	// GetProxyWithResponse Get a proxy
+	//
+	// For administrators.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /proxies/{proxy} (the `GetProxy` operationId).
+	GetProxyWithResponse(ctx context.Context, proxy string, reqEditors ...RequestEditorFn) (*GetProxyResponse, error)
+
+	// PutProxyWithBodyWithResponse Add or change a proxy
+	//
+	// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /proxies/{proxy} (the `PutProxy` operationId).
+	PutProxyWithBodyWithResponse(ctx context.Context, proxy string, params *PutProxyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutProxyResponse, error)
+
+	// PutProxyWithResponse Add or change a proxy
+	//
+	// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /proxies/{proxy} (the `PutProxy` operationId).
+	PutProxyWithResponse(ctx context.Context, proxy string, params *PutProxyParams, body PutProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*PutProxyResponse, error)
+
+	// PrefetchProxyWithBodyWithResponse Bring an image into a cache
+	//
+	// Whole: all children of an index, all blobs, and what refers to them. The answer is a line of JSON now and then: manifests, blobs, bytes, failed; the last has done, and error if not all could be had. It ends when the connection does. For administrators.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /proxies/{proxy}/prefetch (the `PrefetchProxy` operationId).
+	PrefetchProxyWithBodyWithResponse(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PrefetchProxyResponse, error)
+
+	// PrefetchProxyWithResponse Bring an image into a cache
+	//
+	// Whole: all children of an index, all blobs, and what refers to them. The answer is a line of JSON now and then: manifests, blobs, bytes, failed; the last has done, and error if not all could be had. It ends when the connection does. For administrators.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /proxies/{proxy}/prefetch (the `PrefetchProxy` operationId).
+	PrefetchProxyWithResponse(ctx context.Context, proxy string, body PrefetchProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*PrefetchProxyResponse, error)
+
+	// PurgeProxyWithBodyWithResponse Take out of a cache
+	//
+	// What came from the upstream; what was pushed here stays. It is fetched again when somebody asks for it. For administrators.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /proxies/{proxy}/purge (the `PurgeProxy` operationId).
+	PurgeProxyWithBodyWithResponse(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PurgeProxyResponse, error)
+
+	// PurgeProxyWithResponse Take out of a cache
+	//
+	// What came from the upstream; what was pushed here stays. It is fetched again when somebody asks for it. For administrators.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /proxies/{proxy}/purge (the `PurgeProxy` operationId).
+	PurgeProxyWithResponse(ctx context.Context, proxy string, body PurgeProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*PurgeProxyResponse, error)
+
+	// RefreshProxyWithBodyWithResponse Have the upstream asked again
+	//
+	// For tags, for what was not there and for lists of referrers, with the next pull. For administrators.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /proxies/{proxy}/refresh (the `RefreshProxy` operationId).
+	RefreshProxyWithBodyWithResponse(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefreshProxyResponse, error)
+
+	// RefreshProxyWithResponse Have the upstream asked again
+	//
+	// For tags, for what was not there and for lists of referrers, with the next pull. For administrators.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /proxies/{proxy}/refresh (the `RefreshProxy` operationId).
+	RefreshProxyWithResponse(ctx context.Context, proxy string, body RefreshProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*RefreshProxyResponse, error)
+
+	// GetProxyStatsWithResponse What a cache has, and how its upstream does
+	//
+	// Of the upstream it tells what the process knows that answers. For administrators.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /proxies/{proxy}/stats (the `GetProxyStats` operationId).
+	GetProxyStatsWithResponse(ctx context.Context, proxy string, reqEditors ...RequestEditorFn) (*GetProxyStatsResponse, error)
+
+	// TestProxyWithBodyWithResponse Try all that a pull needs
+	//
+	// Without a repository up to the log-in. The answer is a line of JSON for each step: endpoint, name, ok, detail, advice; the last has done. For administrators.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /proxies/{proxy}/test (the `TestProxy` operationId).
+	TestProxyWithBodyWithResponse(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TestProxyResponse, error)
+
+	// TestProxyWithResponse Try all that a pull needs
+	//
+	// Without a repository up to the log-in. The answer is a line of JSON for each step: endpoint, name, ok, detail, advice; the last has done. For administrators.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /proxies/{proxy}/test (the `TestProxy` operationId).
+	TestProxyWithResponse(ctx context.Context, proxy string, body TestProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*TestProxyResponse, error)
 
 	// ListSigningKeysWithResponse List signing keys
 	//
@@ -10248,6 +11605,410 @@ func (r DeleteTrustRuleResponse) ContentType() string {
 	return ""
 }
 
+type ListProxiesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ListProxy
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *ErrorModel
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListProxiesResponse) GetJSON200() *ListProxy {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListProxiesResponse) GetApplicationproblemJSONDefault() *ErrorModel {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListProxiesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListProxiesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListProxiesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListProxiesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteProxyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *ErrorModel
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteProxyResponse) GetApplicationproblemJSONDefault() *ErrorModel {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteProxyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteProxyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteProxyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteProxyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetProxyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Proxy
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *ErrorModel
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetProxyResponse) GetJSON200() *Proxy {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetProxyResponse) GetApplicationproblemJSONDefault() *ErrorModel {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetProxyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetProxyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetProxyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetProxyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PutProxyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Proxy
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *ErrorModel
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PutProxyResponse) GetJSON200() *Proxy {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutProxyResponse) GetApplicationproblemJSONDefault() *ErrorModel {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutProxyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutProxyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutProxyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutProxyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PrefetchProxyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *ErrorModel
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PrefetchProxyResponse) GetApplicationproblemJSONDefault() *ErrorModel {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PrefetchProxyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PrefetchProxyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PrefetchProxyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PrefetchProxyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PurgeProxyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProxyFreed
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *ErrorModel
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PurgeProxyResponse) GetJSON200() *ProxyFreed {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PurgeProxyResponse) GetApplicationproblemJSONDefault() *ErrorModel {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PurgeProxyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PurgeProxyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PurgeProxyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PurgeProxyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RefreshProxyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *ErrorModel
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RefreshProxyResponse) GetApplicationproblemJSONDefault() *ErrorModel {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RefreshProxyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RefreshProxyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RefreshProxyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RefreshProxyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetProxyStatsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProxyStats
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *ErrorModel
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetProxyStatsResponse) GetJSON200() *ProxyStats {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetProxyStatsResponse) GetApplicationproblemJSONDefault() *ErrorModel {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetProxyStatsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetProxyStatsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetProxyStatsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetProxyStatsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TestProxyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *ErrorModel
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r TestProxyResponse) GetApplicationproblemJSONDefault() *ErrorModel {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestProxyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestProxyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestProxyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestProxyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListSigningKeysResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -11772,6 +13533,216 @@ func (c *ClientWithResponses) DeleteTrustRuleWithResponse(ctx context.Context, p
 		return nil, err
 	}
 	return ParseDeleteTrustRuleResponse(rsp)
+}
+
+// ListProxiesWithResponse List proxies
+//
+// Those of the configuration file, too. For administrators.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /proxies (the `ListProxies` operationId).
+func (c *ClientWithResponses) ListProxiesWithResponse(ctx context.Context, params *ListProxiesParams, reqEditors ...RequestEditorFn) (*ListProxiesResponse, error) {
+	rsp, err := c.ListProxies(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListProxiesResponse(rsp)
+}
+
+// DeleteProxyWithResponse Take a proxy away
+//
+// What is cached stays in the project of its name, and is there again if the proxy is. For administrators.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /proxies/{proxy} (the `DeleteProxy` operationId).
+func (c *ClientWithResponses) DeleteProxyWithResponse(ctx context.Context, proxy string, reqEditors ...RequestEditorFn) (*DeleteProxyResponse, error) {
+	rsp, err := c.DeleteProxy(ctx, proxy, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteProxyResponse(rsp)
+}
+
+// GetProxyWithResponse Get a proxy
+//
+// For administrators.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /proxies/{proxy} (the `GetProxy` operationId).
+func (c *ClientWithResponses) GetProxyWithResponse(ctx context.Context, proxy string, reqEditors ...RequestEditorFn) (*GetProxyResponse, error) {
+	rsp, err := c.GetProxy(ctx, proxy, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetProxyResponse(rsp)
+}
+
+// PutProxyWithBodyWithResponse Add or change a proxy
+//
+// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /proxies/{proxy} (the `PutProxy` operationId).
+func (c *ClientWithResponses) PutProxyWithBodyWithResponse(ctx context.Context, proxy string, params *PutProxyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutProxyResponse, error) {
+	rsp, err := c.PutProxyWithBody(ctx, proxy, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutProxyResponse(rsp)
+}
+
+// PutProxyWithResponse Add or change a proxy
+//
+// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /proxies/{proxy} (the `PutProxy` operationId).
+func (c *ClientWithResponses) PutProxyWithResponse(ctx context.Context, proxy string, params *PutProxyParams, body PutProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*PutProxyResponse, error) {
+	rsp, err := c.PutProxy(ctx, proxy, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutProxyResponse(rsp)
+}
+
+// PrefetchProxyWithBodyWithResponse Bring an image into a cache
+//
+// Whole: all children of an index, all blobs, and what refers to them. The answer is a line of JSON now and then: manifests, blobs, bytes, failed; the last has done, and error if not all could be had. It ends when the connection does. For administrators.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /proxies/{proxy}/prefetch (the `PrefetchProxy` operationId).
+func (c *ClientWithResponses) PrefetchProxyWithBodyWithResponse(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PrefetchProxyResponse, error) {
+	rsp, err := c.PrefetchProxyWithBody(ctx, proxy, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePrefetchProxyResponse(rsp)
+}
+
+// PrefetchProxyWithResponse Bring an image into a cache
+//
+// Whole: all children of an index, all blobs, and what refers to them. The answer is a line of JSON now and then: manifests, blobs, bytes, failed; the last has done, and error if not all could be had. It ends when the connection does. For administrators.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /proxies/{proxy}/prefetch (the `PrefetchProxy` operationId).
+func (c *ClientWithResponses) PrefetchProxyWithResponse(ctx context.Context, proxy string, body PrefetchProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*PrefetchProxyResponse, error) {
+	rsp, err := c.PrefetchProxy(ctx, proxy, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePrefetchProxyResponse(rsp)
+}
+
+// PurgeProxyWithBodyWithResponse Take out of a cache
+//
+// What came from the upstream; what was pushed here stays. It is fetched again when somebody asks for it. For administrators.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /proxies/{proxy}/purge (the `PurgeProxy` operationId).
+func (c *ClientWithResponses) PurgeProxyWithBodyWithResponse(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PurgeProxyResponse, error) {
+	rsp, err := c.PurgeProxyWithBody(ctx, proxy, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePurgeProxyResponse(rsp)
+}
+
+// PurgeProxyWithResponse Take out of a cache
+//
+// What came from the upstream; what was pushed here stays. It is fetched again when somebody asks for it. For administrators.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /proxies/{proxy}/purge (the `PurgeProxy` operationId).
+func (c *ClientWithResponses) PurgeProxyWithResponse(ctx context.Context, proxy string, body PurgeProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*PurgeProxyResponse, error) {
+	rsp, err := c.PurgeProxy(ctx, proxy, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePurgeProxyResponse(rsp)
+}
+
+// RefreshProxyWithBodyWithResponse Have the upstream asked again
+//
+// For tags, for what was not there and for lists of referrers, with the next pull. For administrators.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /proxies/{proxy}/refresh (the `RefreshProxy` operationId).
+func (c *ClientWithResponses) RefreshProxyWithBodyWithResponse(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefreshProxyResponse, error) {
+	rsp, err := c.RefreshProxyWithBody(ctx, proxy, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefreshProxyResponse(rsp)
+}
+
+// RefreshProxyWithResponse Have the upstream asked again
+//
+// For tags, for what was not there and for lists of referrers, with the next pull. For administrators.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /proxies/{proxy}/refresh (the `RefreshProxy` operationId).
+func (c *ClientWithResponses) RefreshProxyWithResponse(ctx context.Context, proxy string, body RefreshProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*RefreshProxyResponse, error) {
+	rsp, err := c.RefreshProxy(ctx, proxy, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefreshProxyResponse(rsp)
+}
+
+// GetProxyStatsWithResponse What a cache has, and how its upstream does
+//
+// Of the upstream it tells what the process knows that answers. For administrators.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /proxies/{proxy}/stats (the `GetProxyStats` operationId).
+func (c *ClientWithResponses) GetProxyStatsWithResponse(ctx context.Context, proxy string, reqEditors ...RequestEditorFn) (*GetProxyStatsResponse, error) {
+	rsp, err := c.GetProxyStats(ctx, proxy, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetProxyStatsResponse(rsp)
+}
+
+// TestProxyWithBodyWithResponse Try all that a pull needs
+//
+// Without a repository up to the log-in. The answer is a line of JSON for each step: endpoint, name, ok, detail, advice; the last has done. For administrators.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /proxies/{proxy}/test (the `TestProxy` operationId).
+func (c *ClientWithResponses) TestProxyWithBodyWithResponse(ctx context.Context, proxy string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TestProxyResponse, error) {
+	rsp, err := c.TestProxyWithBody(ctx, proxy, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestProxyResponse(rsp)
+}
+
+// TestProxyWithResponse Try all that a pull needs
+//
+// Without a repository up to the log-in. The answer is a line of JSON for each step: endpoint, name, ok, detail, advice; the last has done. For administrators.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /proxies/{proxy}/test (the `TestProxy` operationId).
+func (c *ClientWithResponses) TestProxyWithResponse(ctx context.Context, proxy string, body TestProxyJSONRequestBody, reqEditors ...RequestEditorFn) (*TestProxyResponse, error) {
+	rsp, err := c.TestProxy(ctx, proxy, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestProxyResponse(rsp)
 }
 
 // ListSigningKeysWithResponse List signing keys
@@ -13509,6 +15480,281 @@ func ParseDeleteTrustRuleResponse(rsp *http.Response) (*DeleteTrustRuleResponse,
 	case rsp.StatusCode == 204:
 		break // No content-type
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorModel
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListProxiesResponse parses an HTTP response from a ListProxiesWithResponse call
+func ParseListProxiesResponse(rsp *http.Response) (*ListProxiesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListProxiesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ListProxy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorModel
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteProxyResponse parses an HTTP response from a DeleteProxyWithResponse call
+func ParseDeleteProxyResponse(rsp *http.Response) (*DeleteProxyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteProxyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorModel
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetProxyResponse parses an HTTP response from a GetProxyWithResponse call
+func ParseGetProxyResponse(rsp *http.Response) (*GetProxyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetProxyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Proxy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorModel
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePutProxyResponse parses an HTTP response from a PutProxyWithResponse call
+func ParsePutProxyResponse(rsp *http.Response) (*PutProxyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutProxyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Proxy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorModel
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePrefetchProxyResponse parses an HTTP response from a PrefetchProxyWithResponse call
+func ParsePrefetchProxyResponse(rsp *http.Response) (*PrefetchProxyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PrefetchProxyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorModel
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePurgeProxyResponse parses an HTTP response from a PurgeProxyWithResponse call
+func ParsePurgeProxyResponse(rsp *http.Response) (*PurgeProxyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PurgeProxyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProxyFreed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorModel
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRefreshProxyResponse parses an HTTP response from a RefreshProxyWithResponse call
+func ParseRefreshProxyResponse(rsp *http.Response) (*RefreshProxyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RefreshProxyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorModel
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetProxyStatsResponse parses an HTTP response from a GetProxyStatsWithResponse call
+func ParseGetProxyStatsResponse(rsp *http.Response) (*GetProxyStatsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetProxyStatsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProxyStats
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorModel
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTestProxyResponse parses an HTTP response from a TestProxyWithResponse call
+func ParseTestProxyResponse(rsp *http.Response) (*TestProxyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestProxyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest ErrorModel
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {

@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"reflect"
+	"strings"
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/manage"
+	"github.com/berth-registry/berth/internal/proxyspec"
 )
 
 // Prefix of all paths.
@@ -55,7 +58,7 @@ func newAPI(o Options) *api {
 	a := &api{Options: o, mux: http.NewServeMux()}
 	a.huma = humago.NewWithPrefix(a.mux, Prefix, config())
 	for _, routes := range []func(*api){
-		organizations, projects, members, projectKeys, trustRules, users, me, groups, plans, trail, tokens, signingKeys,
+		organizations, projects, members, projectKeys, trustRules, users, me, groups, plans, trail, tokens, signingKeys, proxies,
 	} {
 		routes(a)
 	}
@@ -89,7 +92,7 @@ func config() huma.Config {
 				License:     &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 			},
 			Components: &huma.Components{
-				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				Schemas: huma.NewMapRegistry("#/components/schemas/", schemaName),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
 					"basic":  {Type: "http", Scheme: "basic", Description: "A user's name and password, or a key as the password of any name that is no user's."},
 					"bearer": {Type: "http", Scheme: "bearer", Description: "A key."},
@@ -105,6 +108,18 @@ func config() huma.Config {
 		Transformers:                 []huma.Transformer{withoutSecrets},
 	}
 	return c
+}
+
+// schemaName is what a type is called in the document.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.PkgPath() == reflect.TypeFor[proxyspec.Proxy]().PkgPath() {
+		return "ProxySpec" + strings.TrimPrefix(name, "Proxy")
+	}
+	return name
 }
 
 // about is what holds for all operations.
@@ -149,6 +164,7 @@ func tags() []*huma.Tag {
 		{Name: "audit", Description: "Who did what."},
 		{Name: "tokens", Description: "Long-lived tokens of clients."},
 		{Name: "signing keys", Description: "Keys that sign tokens."},
+		{Name: "proxies", Description: "Pull-through caches of other registries."},
 	}
 }
 

@@ -88,6 +88,15 @@ var asks = [][2]string{
 	{"DELETE /tokens/{token}", ""},
 	{"GET /signing-keys", ""},
 	{"POST /signing-keys", `{}`},
+	{"GET /proxies", ""},
+	{"PUT /proxies/docker.io", `{"name":"docker.io"}`},
+	{"GET /proxies/quay.io", ""},
+	{"DELETE /proxies/quay.io", ""},
+	{"GET /proxies/quay.io/stats", ""},
+	{"POST /proxies/quay.io/refresh", `{}`},
+	{"POST /proxies/quay.io/purge", `{}`},
+	{"POST /proxies/quay.io/prefetch", `{"repository":"a","reference":"1"}`},
+	{"POST /proxies/quay.io/test", `{}`},
 }
 
 // TestRights asks for everything on behalf of everybody. Each success of a

@@ -63,7 +63,7 @@ func serve(t testing.TB, file string) *server {
 		Identify: identify.Identify, Version: "1.2.3",
 		Manage: manage.New(manage.Options{
 			Store: db, Directory: dir, Passwords: identify, ValidateRule: oidc.ValidateRule,
-			Refused: s.note, Restorable: time.Hour,
+			Refused: s.note, Restorable: time.Hour, Proxies: &caches{db: db},
 		}),
 	}
 	s.handler = New(o).(*handler)
@@ -206,7 +206,7 @@ func (s *server) checkBody(schema *huma.Schema, media string, a answered) {
 		return // has no schema but that it is text
 	case "application/x-ndjson":
 		bodies = slices.Collect(strings.Lines(a.body))
-		schema = s.handler.huma.OpenAPI().Components.Schemas.Map()["Event"]
+		schema = s.handler.huma.OpenAPI().Components.Schemas.Map()[schema.Extensions[lineSchema].(string)]
 	}
 	for _, text := range bodies {
 		var v any
@@ -251,6 +251,7 @@ func (s *server) populate() {
 		{"PUT /projects/gone/members/user/owner", `{"role":"owner"}`},
 		{"PUT /projects/gone/members/user/reader", `{"role":"reader"}`},
 		{"DELETE /projects/gone?confirm=gone", ``},
+		{"PUT /proxies/quay.io", `{"name":"quay.io"}`},
 	} {
 		if a := s.do("root", request[0], request[1]); a.status >= 300 {
 			s.t.Fatalf("%s: %d %s", a.what, a.status, a.body)

@@ -54,7 +54,7 @@ func trail(a *api) {
 		summary:     "Export the audit trail",
 		description: "All events that match, the oldest first, as JSON lines or CSV. An export that fails is cut off: its connection ends early. Rights are those of the list.",
 		content: map[string]*huma.MediaType{
-			"application/x-ndjson": {Schema: &huma.Schema{Type: huma.TypeString, Description: "One event a line, each as in the list"}},
+			"application/x-ndjson": {Schema: &huma.Schema{Type: huma.TypeString, Description: "One event a line, each as in the list", Extensions: map[string]any{lineSchema: "Event"}}},
 			"text/csv":             {Schema: &huma.Schema{Type: huma.TypeString, Description: "A header and one event a line, as RFC 4180 has it"}},
 		},
 	}, func(ctx context.Context, c *manage.Caller, in *struct {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/audit"
@@ -142,8 +143,6 @@ func TestProxy(t *testing.T) {
 	if got := ask("GET", here, "/api/v1/projects/docker.io", "", ""); got.Code != 200 || !strings.Contains(got.Body.String(), `"visibility":"private"`) {
 		t.Errorf("the project: %d %s", got.Code, got.Body)
 	}
-	w := httptest.NewRecorder()
-	s.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, line := range []string{
 		`berth_proxy_answers_total{kind="manifest",proxy="docker.io",result="miss"} 1`,
 		`berth_proxy_answers_total{kind="manifest",proxy="docker.io",result="hit"} 4`,
@@ -151,8 +150,23 @@ func TestProxy(t *testing.T) {
 		`berth_proxy_paused{proxy="docker.io"} 0`,
 		`berth_proxy_cache_budget_bytes{proxy="docker.io"} 0`,
 	} {
-		if !strings.Contains(w.Body.String(), line+"\n") {
+		shows(t, s, line)
+	}
+}
+
+// shows waits until metrics say something: a request to an upstream is counted
+// when it is over, and that may be after its answer has been passed on.
+func shows(t *testing.T, s *site, line string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		w := httptest.NewRecorder()
+		s.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		switch {
+		case strings.Contains(w.Body.String(), line+"\n"):
+			return
+		case time.Now().After(end):
 			t.Errorf("metrics do not say %s", line)
+			return
 		}
 	}
 }

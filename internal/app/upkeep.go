@@ -10,6 +10,7 @@ import (
 const (
 	upkeepEvery  = 5 * time.Minute
 	upkeepBatch  = 1000           // rows of a transaction
+	proxyBatches = 20             // of what caches remember, in one run
 	repeatableIn = 24 * time.Hour // how long a create can be asked for again
 )
 
@@ -40,6 +41,7 @@ type forgotten struct {
 	Audit       int `json:"audit"`
 	Idempotency int `json:"idempotency"`
 	Refresh     int `json:"refresh"`
+	Proxies     int `json:"proxies"` // rows of what caches remembered
 }
 
 func (s *site) forget(ctx context.Context) (n forgotten, err error) {
@@ -62,6 +64,16 @@ func (s *site) forget(ctx context.Context) (n forgotten, err error) {
 			}
 			*old.sum += gone
 		}
+	}
+	for more, i := true, 0; more && i < proxyBatches; i++ { // the next run goes on
+		if err := ctx.Err(); err != nil {
+			return n, err
+		}
+		var gone int
+		if gone, more, err = db.PruneProxy(ctx, now, upkeepBatch); err != nil {
+			return n, err
+		}
+		n.Proxies += gone
 	}
 	return n, nil
 }

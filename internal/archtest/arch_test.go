@@ -19,7 +19,7 @@ const module = "github.com/berth-registry/berth"
 // ours are all arrows between packages of this module, apart from those of
 // app, cmd and tests. A package that is not named may import none of them.
 var ours = map[string][]string{
-	"internal/apihttp":               {"internal/access", "internal/audit", "internal/auth", "internal/manage", "internal/meta", "internal/registry", "internal/requestid"},
+	"internal/apihttp":               {"internal/access", "internal/audit", "internal/auth", "internal/manage", "internal/meta", "internal/proxyspec", "internal/registry", "internal/requestid"},
 	"internal/audit/recorder":        {"internal/audit", "internal/registry"},
 	"internal/auth":                  {"internal/access", "internal/directory"},
 	"internal/authhttp":              {"internal/access", "internal/audit", "internal/auth", "internal/oci", "internal/requestid"},
@@ -33,7 +33,7 @@ var ours = map[string][]string{
 	"internal/hosted":                {"internal/registry", "internal/blob", "internal/meta", "internal/oci"},
 	"internal/jobs":                  {"internal/meta"},
 	"internal/limit":                 {"internal/access", "internal/auth", "internal/clientaddr", "internal/directory", "internal/registry"},
-	"internal/manage":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/meta", "internal/oci"},
+	"internal/manage":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/meta", "internal/notation", "internal/oci", "internal/proxyspec"},
 	"internal/meta":                  {"internal/oci", "internal/disk", "internal/access", "internal/audit"},
 	"internal/meta/metatest":         {"internal/access", "internal/audit", "internal/oci", "internal/meta", "internal/pgtest"},
 	"internal/metrics":               {"internal/registry"},
@@ -47,7 +47,8 @@ var ours = map[string][]string{
 	"internal/registry/registrytest": {"internal/oci", "internal/registry"},
 	"internal/tracing":               {"internal/registry"},
 	"internal/remote":                {"internal/registry", "internal/oci"},
-	"internal/upstream":              {"internal/oci", "internal/registry", "internal/remote"},
+	"internal/upstream":              {"internal/credential", "internal/oci", "internal/registry", "internal/remote"},
+	"internal/virtual":               {"internal/oci", "internal/registry"},
 }
 
 // theirs are the modules that the product imports, and by which packages. Each

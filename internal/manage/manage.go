@@ -23,6 +23,8 @@ type Options struct {
 	// ValidateRule says what is wrong with issuer, audience and claims of a
 	// trust rule.
 	ValidateRule func(access.TrustRule) error
+	// Proxies runs the pull-through caches.
+	Proxies Proxies
 	// Refused is told of what was not allowed.
 	Refused func(context.Context, audit.Event)
 	// Newcomers is what projects follow that do not say it themselves; "" is

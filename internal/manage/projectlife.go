@@ -24,6 +24,9 @@ func (m *Manager) RenameProject(ctx context.Context, c *Caller, name, wanted str
 	if err := access.ValidProjectName(wanted); err != nil {
 		return Project{}, asked(err)
 	}
+	if err := m.noProxy(ctx, name); err != nil {
+		return Project{}, err
+	}
 	e := c.event("project.rename")
 	e.Project, e.Reference = name, wanted
 	if err := m.o.Store.RenameProject(ctx, meta.Change{Event: e}, p.ID, wanted); err != nil {

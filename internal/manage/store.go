@@ -16,6 +16,7 @@ type Store interface {
 	credentials
 	plans
 	tokens
+	proxyRows
 	ListAudit(ctx context.Context, f meta.AuditFilter, after string, n int) (page []audit.Event, next string, err error)
 }
 
@@ -82,6 +83,15 @@ type tokens interface {
 	RevokeRefreshToken(ctx context.Context, c meta.Change, id string) error
 	SigningKeys(ctx context.Context) ([]access.SigningKey, error)
 	ReplaceSigningKey(ctx context.Context, c meta.Change, key access.SigningKey, revoke bool) error
+}
+
+type proxyRows interface {
+	Proxies(ctx context.Context, after string, n int) ([]meta.Proxy, error)
+	Proxy(ctx context.Context, name string) (meta.Proxy, error)
+	PutProxy(ctx context.Context, c meta.Change, p meta.Proxy) (meta.Proxy, error)
+	DeleteProxy(ctx context.Context, c meta.Change, name string) error
+	ProxyStats(ctx context.Context, proxy string) (meta.ProxyStats, error)
+	AppendAudit(ctx context.Context, events []audit.Event) error
 }
 
 var _ Store = (*meta.DB)(nil)

@@ -36,6 +36,7 @@ func callProxies(ctx context.Context, db *DB) {
 	db.ProxyManifests(ctx, "hub", repo, ProxyManifest{}, 10)
 	db.ProxyUsage(ctx, "hub")
 	db.ProxyStats(ctx, "hub")
+	db.TaggedProxyManifests(ctx, "hub", 10)
 	db.PruneProxy(ctx, now.AddDate(1, 0, 0), 10)
 	db.SaveProxyReferrers(ctx, repo, d, ProxyReferrers{List: []byte("[]"), CheckedAt: now.AddDate(1, 0, 0)})
 	db.SaveProxyManifest(ctx, ProxyManifest{Proxy: "hub", Repository: repo, Digest: d, FetchedAt: now})

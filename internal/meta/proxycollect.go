@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"time"
+
+	"github.com/berth-registry/berth/internal/oci"
 )
 
 // ProxyUsage is how many bytes a proxy's project uses: those of its manifests
@@ -60,7 +62,7 @@ func (db *DB) ForgetProxyManifest(ctx context.Context, m ProxyManifest, tags []s
 				return err
 			}
 		}
-		if _, err := t.exec(`DELETE FROM proxy_referrers WHERE repository = $1 AND subject = $2`, m.Repository, m.Digest.String()); err != nil {
+		if _, err := t.exec(`DELETE FROM proxy_referrers WHERE repository = $1 AND subject = $2 AND NOT `+subjectThere, m.Repository, m.Digest.String()); err != nil {
 			return err
 		}
 		_, err := t.exec(deleteNote, m.Repository, m.Digest.String(), db.now().Add(-noteGrace).UnixMilli())
@@ -221,4 +223,23 @@ func (db *DB) ProxyStats(ctx context.Context, proxy string) (s ProxyStats, err e
 	}
 	s.Oldest, s.Newest = unlessZero(oldest), unlessZero(newest)
 	return s, nil
+}
+
+// TaggedProxyManifest is a tag of a manifest that came from upstream.
+type TaggedProxyManifest struct {
+	Repository, Tag string
+	Digest          oci.Digest
+}
+
+// TaggedProxyManifests lists up to n of the tags that manifests of a proxy have.
+func (db *DB) TaggedProxyManifests(ctx context.Context, proxy string, n int) ([]TaggedProxyManifest, error) {
+	rows, err := db.query(ctx, `SELECT n.repository, t.name, n.digest FROM proxy_manifests n
+		JOIN repositories r ON r.name = n.repository JOIN tags t ON t.repository_id = r.id AND t.digest = n.digest
+		WHERE n.proxy = $1 LIMIT $2`, proxy, n)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(r *sql.Rows) (m TaggedProxyManifest, err error) {
+		return m, r.Scan(&m.Repository, &m.Tag, &m.Digest)
+	})
 }

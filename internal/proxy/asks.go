@@ -61,6 +61,18 @@ func (s *silence) add(t tagName, now time.Time, err error) {
 	s.tags[t] = q
 }
 
+// forget lets tags be asked for again of which the origin said nothing; one that
+// asked to be left alone is.
+func (s *silence) forget(match func(tagName) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for t := range s.tags {
+		if match(t) {
+			delete(s.tags, t)
+		}
+	}
+}
+
 // announced remembers of which manifests the blobs were announced a moment ago.
 type announced struct {
 	mu sync.Mutex

@@ -11,12 +11,12 @@ import (
 	"github.com/berth-registry/berth/internal/registry"
 )
 
-// BlobOpener is an origin that need not be asked for a blob before it is opened,
+// BlobKnower is an origin that need not be asked for a blob before it is opened,
 // when a manifest has told its size. *upstream.Registry is one.
-type BlobOpener interface {
-	// BlobOf is a blob that a manifest of repo describes. Nothing is asked before
+type BlobKnower interface {
+	// KnownBlob is a blob that a manifest of repo describes. Nothing is asked before
 	// Open, whose errors are those of Blob too; Faulty: it has another size.
-	BlobOf(repo string, desc oci.Descriptor) registry.Blob
+	KnownBlob(repo string, d oci.Descriptor) registry.Blob
 }
 
 // Blob finds a blob in the cache, or else what is known of it. Nothing is fetched
@@ -101,7 +101,9 @@ func (p *Registry) ask(ctx context.Context, here, there string, d oci.Digest) (r
 		b, err := p.origin.Blob(ctx, there, d)
 		if noBlob(err) {
 			p.denied(ctx, here, d)
-			err = unknownBlob(here, d, err)
+			if !registry.IsCode(err, registry.NameUnknown) {
+				err = unknownBlob(here, d, err)
+			}
 		}
 		return b, err
 	})

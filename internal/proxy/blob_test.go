@@ -56,10 +56,10 @@ func TestExpectedBlobIsNotAskedFor(t *testing.T) {
 	s.origin.wantAsked(t, 1, 1) // once for both, when it was opened
 }
 
-// opener is an origin that opens what a manifest describes without a look.
-type opener struct{ *shipper }
+// knower is an origin that opens what a manifest describes without a look.
+type knower struct{ *shipper }
 
-func (o opener) BlobOf(repo string, desc oci.Descriptor) registry.Blob {
+func (o knower) KnownBlob(repo string, desc oci.Descriptor) registry.Blob {
 	return &direct{o.shipper, repo, desc}
 }
 
@@ -83,10 +83,10 @@ func (b *direct) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 	return shipped{inner, b.shipper}.Open(ctx, off, n)
 }
 
-// TestOpenerIsNotAskedAtAll: one request brings a blob that a manifest describes.
-func TestOpenerIsNotAskedAtAll(t *testing.T) {
+// TestKnowerIsNotAskedAtAll: one request brings a blob that a manifest describes.
+func TestKnowerIsNotAskedAtAll(t *testing.T) {
 	s := newBlobStack(t)
-	s.Registry.origin = opener{s.origin}
+	s.Registry.origin = knower{s.origin}
 	content := registrytest.Random(1000)
 	d := s.ship(t, content)
 	s.expect(blobHere, &oci.Manifest{Blobs: []oci.Descriptor{{Digest: d, Size: 1000}}})

@@ -11,7 +11,8 @@ import (
 // digest, not by the referrers API: what cosign signed, attested and attached
 // before there was one, and the index of referrers that clients keep at registries
 // without it. Such tags have the cache rules of referrers and go with their
-// subject.
+// subject. A subject that something pushed here belongs to does not go by itself:
+// a hosted registry collects referrers without one.
 
 // cosignSuffixes are those of cosign's tags.
 var cosignSuffixes = [...]string{".sig", ".att", ".sbom"}

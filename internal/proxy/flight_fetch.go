@@ -158,8 +158,8 @@ func (s *source) open() (err error) {
 
 // originBlob is a blob of the origin that must have the size of desc.
 func (p *Registry) originBlob(ctx context.Context, there string, desc oci.Descriptor) (registry.Blob, error) {
-	if o, ok := p.origin.(BlobOpener); ok {
-		return o.BlobOf(there, desc), nil
+	if o, ok := p.origin.(BlobKnower); ok {
+		return o.KnownBlob(there, desc), nil
 	}
 	b, err := p.origin.Blob(ctx, there, desc.Digest)
 	if err != nil {
@@ -228,10 +228,6 @@ func (s *source) resume() error {
 }
 
 func (s *source) gaveUp() error {
-	if registry.IsCode(s.broken, registry.RangeInvalid) {
-		return &registry.Error{Code: registry.Faulty, Repo: s.repo, Err: s.broken,
-			Detail: fmt.Sprintf("the upstream registry has only %d of the %d bytes that it says blob %s has; try again", s.off, s.desc.Size, s.desc.Digest)}
-	}
 	if registry.CodeOf(s.broken) != registry.Internal {
 		return s.broken
 	}

@@ -282,7 +282,7 @@ func TestTooFewBytes(t *testing.T) {
 	s.origin.size = func(n int64) int64 { return n + 10 }
 	s.origin.body = func(n int, p part, r io.ReadCloser) (io.ReadCloser, error) {
 		if n > 1 {
-			return nil, &registry.Error{Code: registry.RangeInvalid}
+			return nil, &registry.Error{Code: registry.Faulty} // there is nothing to be resumed
 		}
 		return r, nil
 	}

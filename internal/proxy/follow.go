@@ -116,6 +116,18 @@ func (f *fetcher) settle(j fetchJob, until time.Time) {
 	}
 }
 
+// forget has what belongs to a manifest that was evicted fetched again with it.
+func (f *fetcher) forget(here string, d oci.Digest) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, alone := range [...]bool{false, true} {
+		j := fetchJob{here: here, digest: d, alone: alone}
+		if before := f.settled[j]; !before.IsZero() {
+			delete(f.settled, j)
+		}
+	}
+}
+
 // keepFetching fetches what is queued, until ctx ends.
 func (p *Registry) keepFetching(ctx context.Context) {
 	var running sync.WaitGroup

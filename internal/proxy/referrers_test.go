@@ -123,16 +123,20 @@ func TestReferrersUnderATag(t *testing.T) {
 	tagged := registrytest.Document{MediaType: oci.MediaTypeIndex, Manifests: entries}.Manifest(t)
 	s.origin.wrap(func(r registry.Reader) registry.Reader { return withTag{r, image.Digest.ReferrersTag(), tagged} })
 
-	s.wantListed(t, "cold", image.Digest, sbom, plain, bundle)
-	list, _, _ := s.listed(t, image.Digest, "")
-	for _, d := range list {
-		want := map[oci.Digest]registry.Manifest{sbom.Digest: sbom, plain.Digest: plain, bundle.Digest: bundle}[d.Digest]
-		types := map[oci.Digest]string{sbom.Digest: sbomType, plain.Digest: registrytest.ConfigType, bundle.Digest: ""}
-		notes := map[oci.Digest]map[string]string{sbom.Digest: {"org.example": sbomType}}
-		if d.Size != int64(len(want.Content)) || d.ArtifactType != types[d.Digest] || !maps.Equal(d.Annotations, notes[d.Digest]) {
-			t.Errorf("listed as %+v", d)
+	asTheyAre := func(what string) {
+		t.Helper()
+		s.wantListed(t, what, image.Digest, sbom, plain, bundle)
+		list, _, _ := s.listed(t, image.Digest, "")
+		for _, d := range list {
+			want := map[oci.Digest]registry.Manifest{sbom.Digest: sbom, plain.Digest: plain, bundle.Digest: bundle}[d.Digest]
+			types := map[oci.Digest]string{sbom.Digest: sbomType, plain.Digest: registrytest.ConfigType, bundle.Digest: ""}
+			notes := map[oci.Digest]map[string]string{sbom.Digest: {"org.example": sbomType}}
+			if d.Size != int64(len(want.Content)) || d.ArtifactType != types[d.Digest] || !maps.Equal(d.Annotations, notes[d.Digest]) {
+				t.Errorf("%s: listed as %+v", what, d)
+			}
 		}
 	}
+	asTheyAre("cold")
 	fetched := s.origin.count("manifest")
 	s.advance(6 * time.Minute)
 	s.wantListed(t, "asked again", image.Digest, sbom, plain, bundle)
@@ -144,6 +148,12 @@ func TestReferrersUnderATag(t *testing.T) {
 	if err != nil || string(got.Content) != string(sbom.Content) {
 		t.Errorf("the manifest that confirmed an entry is not kept: %v", err)
 	}
+	for _, m := range []registry.Manifest{sbom, plain, bundle} { // as eviction does
+		if err := s.cache.DeleteManifest(t.Context(), ourApp, m.Digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asTheyAre("without the manifests")
 }
 
 // TestReferrersUnderATagFail: one entry that cannot be had for now must not make
@@ -317,7 +327,7 @@ func TestReferrersAreAskedForOnce(t *testing.T) {
 		all.Go(func() { s.wantListed(t, "together", image.Digest, theirs) })
 	}
 	all.Wait()
-	for i := range 10_000 {
+	for i := range 1000 {
 		for _, err := range s.Referrers(t.Context(), ourApp, image.Digest, fmt.Sprint("a/", i), "") {
 			if err != nil {
 				t.Fatal(err)
@@ -329,6 +339,33 @@ func TestReferrersAreAskedForOnce(t *testing.T) {
 	}
 	if len(s.state.lists) != 1 || s.state.lists[image.Digest] != 1 {
 		t.Errorf("kept are %v", s.state.lists)
+	}
+}
+
+// TestReferrersOfReplicas: two processes ask one question.
+func TestReferrersOfReplicas(t *testing.T) {
+	leases := &countedLeases{}
+	s := newSite(t, siteOptions{proxy: func(o *proxy.Options) { leases.Leases, o.Leases = o.Leases, leases }})
+	image := registrytest.PushImage(t, s.upstream, theirApp, "v1").Manifest
+	theirs := signature(t, s.upstream, theirApp, image, sbomType)
+	asked, answer := make(chan struct{}, 2), make(chan struct{})
+	s.origin.wrap(func(r registry.Reader) registry.Reader { return slowLists{r, asked, answer} })
+	var all sync.WaitGroup
+	for _, p := range []*proxy.Registry{s.Registry, s.another()} {
+		all.Go(func() {
+			for d, err := range p.Referrers(t.Context(), ourApp, image.Digest, "", "") {
+				if err != nil || d.Digest != theirs.Digest {
+					t.Errorf("%s is listed: %v", d.Digest, err)
+				}
+			}
+		})
+	}
+	<-asked
+	eventually(t, "both want to ask", func() bool { return leases.taken.Load() > 1 })
+	close(answer)
+	all.Wait()
+	if got := s.origin.count("referrers"); got != 1 {
+		t.Errorf("the origin was asked %d times", got)
 	}
 }
 

@@ -33,7 +33,8 @@ type site struct {
 	origin   *watched
 	cache    *hosted.Registry
 	state    *countedState
-	ahead    atomic.Int64 // of the real clock, in ns
+	ahead    atomic.Int64           // of the real clock, in ns
+	another  func() *proxy.Registry // of another process, on the same state
 
 	mu     sync.Mutex
 	events []proxy.Event
@@ -58,7 +59,7 @@ func newSite(t *testing.T, o siteOptions) *site {
 	o.hosted.Sparse = func(string) bool { return true }
 	s.cache = hosted.New(db, blobs, o.hosted)
 	s.state = &countedState{State: db, lists: map[oci.Digest]int{}}
-	options := proxy.Options{Name: "hub", State: s.state, Spool: t.TempDir(), Library: true,
+	options := proxy.Options{Name: "hub", State: s.state, Leases: db, Spool: t.TempDir(), Library: true,
 		LocalReferrers: true, Own: strict, Now: s.now, Observe: s.observe}
 	if o.proxy != nil {
 		o.proxy(&options)
@@ -67,12 +68,15 @@ func newSite(t *testing.T, o siteOptions) *site {
 	if o.origin != nil {
 		origin = o.origin(s.origin)
 	}
-	p, err := proxy.New(origin, s.cache, options)
-	if err != nil {
-		t.Fatalf("make a proxy: %v", err)
+	s.another = func() *proxy.Registry {
+		p, err := proxy.New(origin, s.cache, options)
+		if err != nil {
+			t.Fatalf("make a proxy: %v", err)
+		}
+		t.Cleanup(p.Close)
+		return p
 	}
-	t.Cleanup(p.Close)
-	s.Registry = p
+	s.Registry = s.another()
 	return s
 }
 
@@ -326,4 +330,27 @@ func (r withoutManifest) Manifest(ctx context.Context, repo string, ref oci.Ref)
 		return registry.Manifest{}, r.err
 	}
 	return r.Reader.Manifest(ctx, repo, ref)
+}
+
+// slowLists is a reader whose lists of referrers are waited for.
+type slowLists struct {
+	registry.Reader
+	asked, answer chan struct{}
+}
+
+func (r slowLists) Referrers(ctx context.Context, repo string, subject oci.Digest, artifactType string, after oci.Digest) iter.Seq2[oci.Descriptor, error] {
+	r.asked <- struct{}{}
+	<-r.answer
+	return r.Reader.Referrers(ctx, repo, subject, artifactType, after)
+}
+
+// countedLeases counts how often a lease was wanted.
+type countedLeases struct {
+	proxy.Leases
+	taken atomic.Int64
+}
+
+func (l *countedLeases) LeaseProxy(ctx context.Context, key string, ttl time.Duration) (int64, bool, error) {
+	defer l.taken.Add(1)
+	return l.Leases.LeaseProxy(ctx, key, ttl)
 }

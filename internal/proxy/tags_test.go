@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -283,9 +284,12 @@ func TestOriginHangs(t *testing.T) {
 		return nil
 	})
 	next := s.push(t, "v1")
-	if how := s.wants(t, "hanging", "v1", m, "HEAD v1"); how.Detail != "upstream-slow" || how.Forward != "stale" {
-		t.Errorf("a tag of an origin that hangs comes as %+v", how)
+	s.origin.forget()
+	got, how, err := s.ask(t, oci.TagRef("v1"))
+	if err != nil || got.Digest != m.Digest || how.Detail != "upstream-slow" || how.Forward != "stale" {
+		t.Errorf("a tag of an origin that hangs is %s, %v; it comes as %+v", got.Digest, err, how)
 	}
+	waitFor(t, func() bool { return slices.Equal(s.origin.heard(), []string{"HEAD v1"}) })
 	s.asks.patience = time.Hour // who waits at all now, waits too long
 	s.wants(t, "not waited for again at once", "v1", m)
 	close(gate)
@@ -409,6 +413,13 @@ func TestDeletedTagIsKept(t *testing.T) {
 		t.Errorf("a kept tag comes, again, as %+v", how)
 	}
 
+	s.advance(30 * time.Second)
+	s.wants(t, "missing still", "v1", m, "HEAD v1")
+	s.advance(10 * time.Second)
+	if how := s.wants(t, "kept", "v1", m); !how.Hit || how.Age != 70*time.Second {
+		t.Errorf("a kept tag comes, a minute later, as %+v", how)
+	}
+
 	s.advance(6 * 24 * time.Hour)
 	registrytest.PushManifest(t, s.store, appThere, m, "v1")
 	if how := s.wants(t, "back", "v1", m, "HEAD v1"); how.Detail != "" || how.Age != 0 {
@@ -430,6 +441,23 @@ func TestDeletedTagIsKept(t *testing.T) {
 		t.Errorf("the cache has the tag still, as %s", got)
 	}
 	s.wants(t, "its digest", m.Digest.String(), m)
+}
+
+// TestKeptForSoLong: also a tag that is never asked for again is kept no longer
+// than that, once it is known to be gone.
+func TestKeptForSoLong(t *testing.T) {
+	s := newPullStack(t, withTTL(-1))
+	m := s.push(t, "v1")
+	s.wants(t, "cold", "v1", m, "GET v1")
+	s.deleteTag(t, "v1")
+	if err := s.db.ForgetProxyTags(t.Context(), "hub", appHere, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	s.wants(t, "noticed", "v1", m, "HEAD v1")
+	s.advance(7 * 24 * time.Hour)
+	s.wants(t, "kept", "v1", m)
+	s.advance(time.Second)
+	s.fails(t, "kept for long enough", "v1", registry.ManifestUnknown, "HEAD v1")
 }
 
 func TestDeletedTagIsFollowed(t *testing.T) {
@@ -571,6 +599,25 @@ func TestPushedTag(t *testing.T) {
 		s.advance(1000 * time.Hour)
 		s.wants(t, "pushed here long ago", tag, ours)
 	}
+}
+
+// TestPushedHereAndThere: the same manifest, of which the origin has the tag.
+func TestPushedHereAndThere(t *testing.T) {
+	s := newPullStack(t)
+	image := registrytest.PushImage(t, s.store, appThere, "v1")
+	cache := s.cache.Registry
+	if _, err := cache.PutManifest(t.Context(), appHere, image.Manifest); err != nil {
+		t.Fatal(err)
+	}
+	s.wants(t, "cold", "v1", image.Manifest, "GET v1")
+	s.wants(t, "fresh", "v1", image.Manifest)
+	if err := s.db.ForgetProxyTags(t.Context(), "hub", appHere, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	s.wants(t, "asked for again", "v1", image.Manifest, "HEAD v1")
+	next := s.push(t, "v1")
+	s.advance(time.Minute)
+	s.wants(t, "moved there", "v1", next, "HEAD v1", "GET "+next.Digest.String())
 }
 
 // TestRefreshedTag is asked for once more; what it stood for stays known.

@@ -108,3 +108,12 @@ func (p *Proxy) Prefixes() (all []netip.Prefix) {
 
 // HasSecret reports whether the credential holds what must not be shown.
 func (k Credential) HasSecret() bool { return k.Password != "" || k.Token != "" }
+
+// Secret is what of a credential must not be shown; "": nothing.
+func (k Credential) Secret() string { return k.Password + k.Token }
+
+// WithoutSecret is what of a credential may be shown.
+func (k Credential) WithoutSecret() Credential {
+	k.Password, k.Token = "", ""
+	return k
+}

@@ -8,16 +8,16 @@ package proxyspec
 // documentation in both. Where a time is absent its default holds.
 type Proxy struct {
 	Name         string   `json:"name" doc:"Name of the project that is the cache, such as docker.io: what stands before the first slash of a repository's name here. Must be given."`
-	Upstreams    []string `json:"upstreams,omitempty" doc:"Addresses of the registry, in the order in which they are tried, mirrors first: http(s)://host[:port][/path]. Of well-known names, such as docker.io, ghcr.io or quay.io, they need not be given."`
-	Hosts        []string `json:"hosts,omitempty" doc:"Names of this server, host or host:port, under which the upstream's repositories have no prefix."`
-	Namespaces   []string `json:"namespaces,omitempty" doc:"More values of the parameter ns, which containerd sends, that mean this upstream. The name is always one."`
-	Repositories []string `json:"repositories,omitempty" doc:"Patterns of the repositories, as the upstream names them, that may be had: * stands for any characters but a slash, ** for any at all; one that begins with ! takes away. None: all."`
+	Upstreams    []string `json:"upstreams,omitempty" nullable:"false" doc:"Addresses of the registry, in the order in which they are tried, mirrors first: http(s)://host[:port][/path]. Of well-known names, such as docker.io, ghcr.io or quay.io, they need not be given."`
+	Hosts        []string `json:"hosts,omitempty" nullable:"false" doc:"Names of this server, host or host:port, under which the upstream's repositories have no prefix."`
+	Namespaces   []string `json:"namespaces,omitempty" nullable:"false" doc:"More values of the parameter ns, which containerd sends, that mean this upstream. The name is always one."`
+	Repositories []string `json:"repositories,omitempty" nullable:"false" doc:"Patterns of the repositories, as the upstream names them, that may be had: * stands for any characters but a slash, ** for any at all; one that begins with ! takes away. None: all."`
 
 	Credential Credential `json:"credential,omitzero" doc:"How Berth proves to the upstream who it is; at most one kind. None: anonymously."`
 	TLS        TLS        `json:"tls,omitzero"`
 	HTTPProxy  string     `json:"http_proxy,omitempty" doc:"URL of the HTTP proxy that requests go through, or none. Default: what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say."`
-	Networks   []string   `json:"networks,omitempty" doc:"Private and local addresses or networks, such as 10.0.0.0/8, that may be dialled for this upstream. See proxy.networks, too."`
-	Realms     []string   `json:"realms,omitempty" doc:"Hosts of token services that get the credentials although they share no registrable domain with the upstream."`
+	Networks   []string   `json:"networks,omitempty" nullable:"false" doc:"Private and local addresses or networks, such as 10.0.0.0/8, that may be dialled for this upstream. See proxy.networks, too."`
+	Realms     []string   `json:"realms,omitempty" nullable:"false" doc:"Hosts of token services that get the credentials although they share no registrable domain with the upstream."`
 	PlainHTTP  bool       `json:"plain_http,omitempty" doc:"Allow http:// upstreams that are not on this machine: what they send, and what they are sent, can be read and changed on the way."`
 
 	Tags      Tags      `json:"tags,omitzero"`
@@ -29,9 +29,9 @@ type Proxy struct {
 // Credential is how Berth proves who it is. At most one kind is given.
 type Credential struct {
 	Username     string `json:"username,omitempty" doc:"User name, of a password."`
-	Password     string `json:"password,omitempty" secret:"true" doc:"Password or access token of that user. It is never shown again."`
+	Password     string `json:"password,omitempty" secret:"true" writeOnly:"true" doc:"Password or access token of that user. It is never shown again."`
 	PasswordFile string `json:"password_file,omitempty" disk:"true" doc:"File with the password; read again when it changes."`
-	Token        string `json:"token,omitempty" secret:"true" doc:"Bearer token that goes with every request. It is never shown again."`
+	Token        string `json:"token,omitempty" secret:"true" writeOnly:"true" doc:"Bearer token that goes with every request. It is never shown again."`
 	TokenFile    string `json:"token_file,omitempty" disk:"true" doc:"File with such a token; read again when it changes."`
 	Helper       string `json:"helper,omitempty" disk:"true" doc:"NAME of a program docker-credential-NAME on the path, which speaks Docker's protocol."`
 	Exchange     string `json:"exchange,omitempty" doc:"Cloud whose credentials, from where its tools take them, are exchanged for the registry's: ecr, gcp or acr."`
@@ -45,7 +45,7 @@ type TLS struct {
 // Tags is for how long what the upstream said of a tag holds.
 type Tags struct {
 	TTL              *Duration `json:"ttl,omitempty" doc:"For how long a tag is not asked for again; forever: never. Default 1m."`
-	TTLs             []TagTTL  `json:"ttls,omitempty" doc:"Exceptions; the first that matches decides."`
+	TTLs             []TagTTL  `json:"ttls,omitempty" nullable:"false" doc:"Exceptions; the first that matches decides."`
 	MaxStale         *Duration `json:"max_stale,omitempty" doc:"How old what the upstream last said may be when it does not answer. Default forever."`
 	OnUpstreamDelete string    `json:"on_upstream_delete,omitempty" doc:"What becomes of a tag that the upstream deletes: keep for keep_deleted, or follow at once. Default keep."`
 	KeepDeleted      *Duration `json:"keep_deleted,omitempty" doc:"How long it is kept. Default 7d."`
@@ -64,14 +64,14 @@ type Referrers struct {
 	MaxStale *Duration `json:"max_stale,omitempty" doc:"How old such a list may be when the upstream does not answer. Default 30d."`
 	Push     *bool     `json:"push,omitempty" doc:"Let who may push to the project push manifests with a subject, such as signatures of their own. Default true."`
 	Unknown  string    `json:"unknown,omitempty" doc:"What is answered when nothing is known of the upstream's list and it cannot be had: refuse, for a short list reads as not signed, or local for what was pushed here. Default refuse."`
-	Prefetch []string  `json:"prefetch,omitempty" doc:"Artifact types that come with an image, so that it can be verified while the upstream is gone; * for all, cosign for tags such as sha256-….sig."`
+	Prefetch []string  `json:"prefetch,omitempty" nullable:"false" doc:"Artifact types that come with an image, so that it can be verified while the upstream is gone; * for all, cosign for tags such as sha256-….sig."`
 }
 
 // Cache is what is kept.
 type Cache struct {
 	Size    Size      `json:"size,omitempty" doc:"How much is kept; beyond it, what was not used for longest goes. Default: no bound."`
 	MaxIdle *Duration `json:"max_idle,omitempty" doc:"What nobody asked for in this time goes. Default forever."`
-	Pins    []string  `json:"pins,omitempty" doc:"Patterns of REPOSITORY or REPOSITORY:TAG, as the upstream names them, of what never goes."`
+	Pins    []string  `json:"pins,omitempty" nullable:"false" doc:"Patterns of REPOSITORY or REPOSITORY:TAG, as the upstream names them, of what never goes."`
 }
 
 // Limits of what the upstream is asked.
@@ -86,5 +86,5 @@ type Limits struct {
 // Virtual is one name over several sources, in order.
 type Virtual struct {
 	Name    string   `json:"name" doc:"Name of the project. Must be given."`
-	Sources []string `json:"sources" doc:"Projects, of this registry or caches, in the order in which they are asked. The first that is no cache takes pushes."`
+	Sources []string `json:"sources" nullable:"false" doc:"Projects, of this registry or caches, in the order in which they are asked. The first that is no cache takes pushes."`
 }

@@ -214,6 +214,29 @@ func TestRefusalsOfStorage(t *testing.T) {
 	registrytest.WantCode(t, "get", err, registry.Unavailable)
 }
 
+// TestStorageForReadingAlone: addresses that are good for a GET only.
+func TestStorageForReadingAlone(t *testing.T) {
+	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		manifest(index, "")(w, r)
+	}))
+	defer storage.Close()
+	s := httptest.NewServer(http.RedirectHandler(storage.URL, http.StatusTemporaryRedirect))
+	defer s.Close()
+	r := client(t, s.URL, remote.Options{Frugal: true, Refusals: true})
+	d, err := r.Resolve(t.Context(), "team/app", tag("v1"))
+	if err != nil || d.Digest != indexDigest {
+		t.Errorf("resolved %v, %v", d, err)
+	}
+	b, err := r.Blob(t.Context(), "team/app", indexDigest)
+	if err != nil || b.Descriptor().Size != int64(len(index)) {
+		t.Errorf("found %v, %v", b, err)
+	}
+}
+
 func TestRetryAfterIsTold(t *testing.T) {
 	for _, c := range []struct {
 		status int
@@ -237,6 +260,18 @@ func TestRetryAfterIsTold(t *testing.T) {
 		var coded *registry.Error
 		if errors.As(err, &coded); (coded.Limit == nil) != (c.want == 0) || coded.Limit != nil && coded.Limit.RetryAfter != c.want {
 			t.Errorf("%d with %q: %+v", c.status, c.header, coded.Limit)
+		}
+	}
+}
+
+// TestStatusIsTold: who passes an error on can say what upstream answered.
+func TestStatusIsTold(t *testing.T) {
+	for _, status := range []int{401, 403, 404, 418, 429, 500, 503} {
+		r := upstream(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status) })
+		_, err := r.Manifest(t.Context(), "team/app", oci.TagRef("v1"))
+		var answer interface{ HTTPStatus() int }
+		if !errors.As(err, &answer) || answer.HTTPStatus() != status {
+			t.Errorf("of %d is told %v", status, err)
 		}
 	}
 }

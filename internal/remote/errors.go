@@ -96,6 +96,9 @@ func (r *Registry) decodeError(resp *http.Response, req request) error {
 	return e
 }
 
+// errStorage is wrapped by the refusal of an address that a registry redirected to.
+var errStorage = errors.New("refused by the storage")
+
 // refused is the error for an answer that wants other credentials than ours.
 func (r *Registry) refused(resp *http.Response, req request, said wireError) error {
 	e := &registry.Error{Repo: req.repo, Err: &answer{resp.StatusCode, said.Code, said.Message}}
@@ -103,6 +106,7 @@ func (r *Registry) refused(resp *http.Response, req request, said wireError) err
 	case strayed(resp.Request):
 		// An address that was made for us and is not good (any more).
 		e.Code, e.Detail = registry.Unavailable, "the storage behind the upstream registry refuses the address that it gave; try again"
+		e.Err = fmt.Errorf("%w: %w", errStorage, e.Err)
 	case r.o.Refusals && req.repo != "":
 		e.Code, e.Err = registry.NameUnknown, fmt.Errorf("%w: %w", registry.ErrRefused, e.Err)
 	case classify(resp.StatusCode, said.Code, req.absent) == registry.Denied:
@@ -123,6 +127,9 @@ type answer struct {
 func (a *answer) Error() string {
 	return fmt.Sprintf("upstream answered %d %s %.60q %.200q", a.status, http.StatusText(a.status), a.code, a.message)
 }
+
+// HTTPStatus is for those who tell their own clients what upstream answered.
+func (a *answer) HTTPStatus() int { return a.status }
 
 // classify finds the code of an answer.
 func classify(status int, wire string, absent registry.Code) registry.Code {

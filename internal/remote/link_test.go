@@ -38,12 +38,16 @@ func FuzzLink(f *testing.F) {
 	for _, s := range []string{`</v2/x?n=1>; rel="next"`, `<//e/v2/>;rel=next`, `<http://h/p/v2/../../x>;rel=next`, `</p/v2/%2e%2e/x>;rel=next`, `<\\e>;rel=next`, `<?n=1>;rel=next`} {
 		f.Add(s)
 	}
+	var registries []*Registry
+	for _, base := range []string{"https://h", "https://h/p"} {
+		r, err := New(base, Options{})
+		if err != nil {
+			f.Fatal(err)
+		}
+		registries = append(registries, r)
+	}
 	f.Fuzz(func(t *testing.T, header string) {
-		for _, base := range []string{"https://h", "https://h/p"} {
-			r, err := New(base, Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
+		for _, r := range registries {
 			target, ok := nextTarget([]string{header})
 			if !ok {
 				continue

@@ -111,7 +111,7 @@ func TestNoReferrersAPI(t *testing.T) {
 		"404 with a code":         {answers(404, "application/json", `{"errors":[{"code":"NOT_FOUND"}]}`), true},
 		"405":                     {answers(405, "", ""), true},
 		"unsupported":             {answers(400, "application/json", `{"errors":[{"code":"UNSUPPORTED"}]}`), true},
-		"a redirect to elsewhere": {http.RedirectHandler(elsewhere.URL, 303).ServeHTTP, true},
+		"a redirect to elsewhere": {http.RedirectHandler(elsewhere.URL, http.StatusSeeOther).ServeHTTP, true},
 		"a page for people":       {answers(200, "text/html", "<html>Not here!</html>"), true},
 		"nothing":                 {answers(200, "", ""), true},
 		"another document":        {answers(200, "application/json", `{"referrers":[]}`), true},

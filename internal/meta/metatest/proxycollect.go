@@ -13,6 +13,7 @@ var proxyCollectCases = []testCase{
 	{"proxy/cold manifests", proxyCold},
 	{"proxy/manifests of a repository", proxyListed},
 	{"proxy/usage and statistics", proxyFigures},
+	{"proxy/tagged manifests", proxyTagged},
 	{"proxy/forgotten manifests", proxyForgets},
 	{"proxy/pruned absences", proxyPruneAbsences},
 	{"proxy/pruned lists of referrers", proxyPruneReferrers},
@@ -111,6 +112,29 @@ func proxyFigures(e *env) {
 	e.ok(e.db.SaveProxyManifest(e.Context(), meta.ProxyManifest{Proxy: "quay", Repository: "quay/app", Digest: digest("m"), UsedAt: start.Add(-time.Hour)}))
 	e.push("quay/app", "other blob")
 	want(int64(len("child"+"index"+"local"+"blob")), meta.ProxyStats{Manifests: 3, Images: 1, Oldest: start, Newest: e.clock.now()})
+}
+
+func proxyTagged(e *env) {
+	m := e.fetched(image(hub, "m"), "v1", "v2")
+	other := e.fetched(image("hub/other", "m"), "v1")
+	e.fetched(image(hub, "untagged"))
+	e.put(image(hub, "local"), "local")
+	e.ok(e.db.SaveProxyManifest(e.Context(), meta.ProxyManifest{Proxy: "quay", Repository: "quay/app", Digest: m.Digest}))
+	e.put(image("quay/app", "m"), "v1")
+	want := []meta.TaggedProxyManifest{
+		{Repository: hub, Tag: "v1", Digest: m.Digest}, {Repository: hub, Tag: "v2", Digest: m.Digest}, {Repository: "hub/other", Tag: "v1", Digest: other.Digest},
+	}
+	for _, n := range []int{1, 3, 10} {
+		got, err := e.db.TaggedProxyManifests(e.Context(), "hub", n)
+		if e.ok(err); len(got) != min(n, len(want)) {
+			e.Errorf("%d of %d are %v", n, len(want), got)
+		}
+		for _, g := range got {
+			if !slices.Contains(want, g) {
+				e.Errorf("%v is listed", g)
+			}
+		}
+	}
 }
 
 func proxyForgets(e *env) {
