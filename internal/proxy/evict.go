@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,8 +99,9 @@ type eviction struct {
 	p      *Registry
 	pinned func(name, tag string) bool // may be nil
 	began  time.Time
-	// force takes what is in use, too.
-	force    bool
+	force  bool // takes what is in use, too
+	moved  bool // an image turned out to have its turn later
+
 	failures []error
 }
 
@@ -115,31 +117,46 @@ func (e *eviction) cold(until time.Time) notes {
 // run goes over a list and evicts the images in it, until one is not due. What
 // fails with one does not stop the others, unless it would fail them too.
 func (e *eviction) run(ctx context.Context, list notes, due func(meta.ProxyManifest) (bool, error)) (sum Freed, err error) {
-	for after := (meta.ProxyManifest{}); ; {
-		page, err := list(ctx, after)
-		if err != nil || len(page) == 0 {
-			return sum, errors.Join(append(e.failures, err)...)
+	for after := (meta.ProxyManifest{}); err == nil; {
+		var page []meta.ProxyManifest
+		if page, err = list(ctx, after); err != nil || len(page) == 0 {
+			break
 		}
-		for _, m := range page {
-			if err := ctx.Err(); err != nil {
-				return sum, errors.Join(append(e.failures, err)...)
-			}
-			ok, err := due(m)
-			if !ok || err != nil {
-				return sum, errors.Join(append(e.failures, err)...)
-			}
-			got, err := e.evict(ctx, m)
+		e.moved = false
+		for i := 0; i < len(page) && !e.moved && err == nil; i++ {
+			var got Freed
+			got, err = e.next(ctx, page[i], due)
 			sum.Add(got)
-			if err == nil {
-				continue
-			}
-			e.failures = append(e.failures, fmt.Errorf("evict %s@%s: %w", m.Repository, m.Digest, err))
-			if ctx.Err() != nil || registry.IsCode(err, registry.Unavailable) || errors.Is(err, meta.ErrUnavailable) || len(e.failures) == maxFailures {
-				return sum, errors.Join(e.failures...)
-			}
+			after = page[i]
 		}
-		after = page[len(page)-1]
 	}
+	if err == errDone {
+		err = nil
+	}
+	return sum, errors.Join(append(e.failures, err)...)
+}
+
+var errDone = errors.New("nothing more is due")
+
+// next evicts the image that begins with a manifest, if it is due. Its error ends
+// the run.
+func (e *eviction) next(ctx context.Context, m meta.ProxyManifest, due func(meta.ProxyManifest) (bool, error)) (Freed, error) {
+	if err := ctx.Err(); err != nil {
+		return Freed{}, err
+	}
+	if ok, err := due(m); !ok || err != nil {
+		return Freed{}, cmp.Or(err, errDone)
+	}
+	got, err := e.evict(ctx, m)
+	if err == nil {
+		return got, nil
+	}
+	err = fmt.Errorf("evict %s@%s: %w", m.Repository, m.Digest, err)
+	if ctx.Err() != nil || registry.IsCode(err, registry.Unavailable) || errors.Is(err, meta.ErrUnavailable) || len(e.failures) == maxFailures {
+		return got, err
+	}
+	e.failures = append(e.failures, err)
+	return got, nil
 }
 
 // evict takes an image out that begins with a manifest. One that belongs to
@@ -157,6 +174,7 @@ func (e *eviction) evict(ctx context.Context, m meta.ProxyManifest) (Freed, erro
 		return Freed{Busy: 1}, nil
 	case newest.Sub(m.UsedAt) > usesStep:
 		// It is as new as its newest part, and has its turn with that.
+		e.moved = true
 		return Freed{}, e.p.o.State.TouchProxyManifests(ctx, []meta.ProxyUse{{Repository: m.Repository, Digest: m.Digest, At: newest}})
 	}
 	return e.remove(e.p.writing(ctx), i) // as a whole

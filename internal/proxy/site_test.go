@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/berth-registry/berth/internal/blob"
 	"github.com/berth-registry/berth/internal/blob/memblob"
 	"github.com/berth-registry/berth/internal/hosted"
 	"github.com/berth-registry/berth/internal/meta"
@@ -44,7 +45,9 @@ type site struct {
 type siteOptions struct {
 	ahead  time.Duration // of the clock, at first
 	hosted hosted.Options
-	origin func(*watched) registry.Reader // what the proxy sees of it
+	blobs  blob.Store                                // of the cache; nil: one in memory
+	origin func(*watched) registry.Reader            // what the proxy sees of it
+	cache  func(registry.Registry) registry.Registry // the same of the cache
 	proxy  func(*proxy.Options)
 }
 
@@ -54,10 +57,13 @@ func newSite(t *testing.T, o siteOptions) *site {
 	s.ahead.Store(int64(o.ahead))
 	s.upstream = hosted.New(openDB(t, time.Now), memblob.New(), hosted.Options{})
 	s.origin = &watched{Reader: s.upstream, calls: map[string]int{}}
-	db, blobs := openDB(t, s.now), memblob.New()
-	strict := hosted.New(db, blobs, o.hosted)
+	db := openDB(t, s.now)
+	if o.blobs == nil {
+		o.blobs = memblob.New()
+	}
+	strict := hosted.New(db, o.blobs, o.hosted)
 	o.hosted.Sparse = func(string) bool { return true }
-	s.cache = hosted.New(db, blobs, o.hosted)
+	s.cache = hosted.New(db, o.blobs, o.hosted)
 	s.state = &countedState{State: db, lists: map[oci.Digest]int{}}
 	options := proxy.Options{Name: "hub", State: s.state, Leases: db, Spool: t.TempDir(), Library: true,
 		LocalReferrers: true, Own: strict, Now: s.now, Observe: s.observe}
@@ -69,7 +75,11 @@ func newSite(t *testing.T, o siteOptions) *site {
 		origin = o.origin(s.origin)
 	}
 	s.another = func() *proxy.Registry {
-		p, err := proxy.New(origin, s.cache, options)
+		var cache registry.Registry = s.cache
+		if o.cache != nil {
+			cache = o.cache(cache)
+		}
+		p, err := proxy.New(origin, cache, options)
 		if err != nil {
 			t.Fatalf("make a proxy: %v", err)
 		}
