@@ -19,6 +19,7 @@ import (
 type images struct {
 	*place
 	name string
+	made string     // host and name that it was signed under
 	app  descriptor // tag v1; signed, attested, with an SBOM
 	both descriptor // tag both, an index
 }
@@ -38,9 +39,7 @@ func (m *images) through(p *place, prefix string) *images {
 // plainly takes out of what a client says where it asked, so that it can be held
 // against what it says elsewhere.
 func (m *images) plainly(text string) string {
-	text = strings.ReplaceAll(text, m.host()+"/"+m.name, "REPOSITORY")
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines, "\n")
+	return strings.NewReplacer(m.host()+"/"+m.name, "REPOSITORY", m.made, "REPOSITORY").Replace(strings.TrimSpace(text))
 }
 
 // signer is cosign with a key.
@@ -60,7 +59,7 @@ var signModes = map[string][2]string{ // how it is signed, and how that is verif
 // fill makes the content in a registry. keys are the folder of cosign's.
 func fillOrigin(t *testing.T, p *place, name string, keys *client) *images {
 	t.Helper()
-	m := &images{place: p, name: name}
+	m := &images{place: p, name: name, made: p.host() + "/" + name}
 	r := &repo{t, p.api, name}
 	m.app = r.pushImage("v1", 7000, 7001)
 	source := multiArch(t)
@@ -213,6 +212,23 @@ func proxyClients(t *testing.T, begin func(t *testing.T, dir, config string) *ca
 			if t.Failed() {
 				return
 			}
+			own := signHere(t, here)
+			t.Run("signed here", func(t *testing.T) {
+				for _, r := range readers {
+					now := here.plainly(r.say(t, here, keys))
+					if r.name == "regctl" || r.name == "oras" { // they list our signature, too
+						if len(strings.Fields(now)) <= len(strings.Fields(want[r.name])) {
+							t.Errorf("%s does not find what was signed here: %s", r.name, now)
+						}
+						want[r.name] = now
+					}
+					equal(t, r.name, now, want[r.name])
+				}
+				equal(t, "what our signatures did to the upstream", m.plainly(readers[0].say(t, m, keys)), want["crane"])
+			})
+			if t.Failed() {
+				return
+			}
 			(&repo{t, here.api, here.name}).verify("both") // all platforms, for what comes
 			o.stop()
 			for _, r := range readers {
@@ -220,29 +236,32 @@ func proxyClients(t *testing.T, begin func(t *testing.T, dir, config string) *ca
 					equal(t, "through the cache", here.plainly(r.say(t, here, keys)), want[r.name])
 				})
 			}
-			if t.Failed() {
-				return
-			}
-			t.Run("a signature of our own", func(t *testing.T) { signedHere(t, here, keys) })
+			t.Run("our signatures offline", func(t *testing.T) { verifyHere(t, here, own) })
 		})
 	}
 }
 
-// signedHere signs in the cache, with another key and in both ways, an image of an
-// upstream that is gone. All signatures are good then.
-func signedHere(t *testing.T, here *images, keys *client) {
-	before := verified(t, here, keys)
-	own := signer(t, here.place)
+// signHere signs an image in the cache with a key of our own, in both ways.
+func signHere(t *testing.T, here *images) (own *client) {
+	t.Helper()
+	own = signer(t, here.place)
 	own.run("generate-key-pair")
 	for _, mode := range signModes {
-		verify := []string{"verify", "--key", "cosign.pub", "--insecure-ignore-tlog=true", "--allow-http-registry", mode[1], here.at(here.app.Digest)}
-		own.fails(verify...)
-		own.run("sign", "--key", "cosign.key", "--tlog-upload=false", "--allow-http-registry", "-y", mode[0], here.at(here.app.Digest))
-		own.run(verify...)
+		own.fails("verify", "--key", "cosign.pub", "--insecure-ignore-tlog=true", "--allow-http-registry", mode[1], here.at(here.app.Digest))
 	}
-	equal(t, "the upstream's signatures", strings.Join(verified(t, here, keys), "\n"), strings.Join(before, "\n"))
-	list := newRegctl(t, here.place).run("artifact", "list", "--format", "{{range .Descriptors}}{{.Digest}}\n{{end}}", here.at("v1"))
-	equal(t, "referrers", len(strings.Fields(list)), 3) // the upstream's signature and SBOM, and our signature
+	for _, mode := range signModes {
+		own.run("sign", "--key", "cosign.key", "--tlog-upload=false", "--allow-http-registry", "-y", mode[0], here.at(here.app.Digest))
+	}
+	verifyHere(t, here, own)
+	return own
+}
+
+// verifyHere wants the signatures of our own to be good.
+func verifyHere(t *testing.T, here *images, own *client) {
+	t.Helper()
+	for _, mode := range signModes {
+		own.run("verify", "--key", "cosign.pub", "--insecure-ignore-tlog=true", "--allow-http-registry", mode[1], here.at(here.app.Digest))
+	}
 }
 
 // TestProxyPrefetch: an image was pulled, and nothing else was ever asked for. Its
@@ -343,14 +362,13 @@ func TestProxyMirrors(t *testing.T) {
 	})
 	t.Run("podman", func(t *testing.T) {
 		podman := newPodman(t)
-		podman.env = append(podman.env, "CONTAINERS_REGISTRIES_CONF="+podman.file("registries.conf", []byte(readExample(t, "podman/registries.conf", address))))
+		mirrors := podman.file("registries.conf", []byte(readExample(t, "podman/registries.conf", address)))
+		podman.env = append(podman.env, "CONTAINERS_REGISTRIES_CONF="+mirrors)
 		for _, name := range []string{"docker.io/library/app:v1", "docker.io/team/app:v1"} {
 			podman.run("pull", name)
 			equal(t, "digest of "+name, podman.run("image", "inspect", "-f", "{{.Digest}}", name), names[name].Digest)
 		}
-		skopeo := newClient(t, "skopeo")
-		skopeo.env = append(skopeo.env, podman.env[len(podman.env)-1])
-		raw := rawManifest(skopeo, "docker://docker.io/library/app:v1")
+		raw := rawManifest(newClient(t, "skopeo", "--registries-conf", mirrors), "docker://docker.io/library/app:v1")
 		equal(t, "digest that skopeo finds", digestOf(raw), image.Digest)
 	})
 	o.stop()
