@@ -10,6 +10,7 @@ import (
 
 const (
 	patience      = 5 * time.Second // with an origin, of who could be served what is known
+	slowestCheck  = 3 * patience    // of what can be served anyway: a turn that comes later is not waited for
 	silenceLasts  = 2 * time.Second
 	silenceMost   = time.Hour   // that an origin can ask to be left alone for
 	announceAgain = time.Minute // after the last time

@@ -135,7 +135,9 @@ func (p *Registry) check(ctx context.Context, t tagName, k known, rules freshnes
 		return p.fetch(ctx, t.here, t.there, t.ref(), t.tag)
 	}
 	asked := p.o.Now()
-	desc, err := p.origin.Resolve(ctx, t.there, t.ref())
+	hurried, cancel := context.WithTimeout(ctx, slowestCheck)
+	desc, err := p.origin.Resolve(hurried, t.there, t.ref())
+	cancel()
 	switch {
 	case err == nil && desc.Digest == k.m.Digest:
 		p.save(ctx, t.here, t.tag, meta.ProxyTag{Digest: k.m.Digest, CheckedAt: asked})

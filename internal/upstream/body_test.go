@@ -23,7 +23,7 @@ func journeyOf(t *testing.T, u *Registry) (*journey, context.Context, *[]Call) {
 // its own.
 func TestSlowedDownIsNotStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := &Registry{o: Options{Transport: Transport{Idle: time.Second}}, bandwidth: byteRate(portion / 4)}
+		u := &Registry{o: Options{Transport: Transport{Idle: time.Second}}, bandwidth: byteRate(portion/4, time.Now)}
 		j, ctx, seen := journeyOf(t, u)
 		b := newBody(io.NopCloser(bytes.NewReader(make([]byte, 10*portion))), ctx, j)
 		start := time.Now()

@@ -90,9 +90,9 @@ func parseRate(s string) (n int64, window time.Duration, ok bool) {
 }
 
 // Stretch is by how much the times should be multiplied for which answers are
-// believed: 1, or more the less the upstream allows us still.
+// believed: 1, or more the less the upstream, or Limits.Requests, allows us still.
 func (u *Registry) Stretch() int {
-	most := 1
+	most := u.rate.stretch()
 	for _, e := range u.endpoints {
 		most = max(most, e.budget.get(u.o.Now()).stretch(int64(u.o.Limits.Reserve)))
 	}

@@ -140,7 +140,8 @@ func TestRequestRate(t *testing.T) {
 	for _, n := range []int{1, 2, 10, 100, 2500} {
 		synctest.Test(t, func(t *testing.T) {
 			const per = time.Minute
-			b := requestRate(n, per, &queue{most: 1 << 40})
+			b := requestRate(n, per, &queue{most: 1 << 40}, time.Now)
+			b.longest = time.Hour
 			var mu sync.Mutex
 			var passed []time.Time
 			var wait sync.WaitGroup
@@ -172,7 +173,8 @@ func TestRequestRate(t *testing.T) {
 // who leaves it does not use the time up.
 func TestRateQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := requestRate(1, time.Minute, &queue{most: 2})
+		b := requestRate(1, time.Minute, &queue{most: 2}, time.Now)
+		b.longest = time.Hour
 		if err := b.wait(t.Context(), 1); err != nil {
 			t.Fatal(err)
 		}
@@ -201,10 +203,48 @@ func TestRateQueue(t *testing.T) {
 	})
 }
 
+// TestLateTurn: whose turn comes too late for it is told so at once, and when
+// to come back; nothing is used for it.
+func TestLateTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := requestRate(60, time.Hour, &queue{most: 100}, time.Now) // 6 at once
+		for range 6 {
+			if err := b.wait(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		short, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		start := time.Now()
+		for _, ctx := range []context.Context{t.Context(), short} {
+			err := b.wait(ctx, 1)
+			var coded *registry.Error
+			if !errors.As(err, &coded) || coded.Code != registry.TooManyRequests || coded.Limit == nil ||
+				coded.Limit.RetryAfter < time.Minute || coded.Limit.RetryAfter > 70*time.Second {
+				t.Errorf("one turn too late: %v", err)
+			}
+		}
+		if time.Since(start) != 0 {
+			t.Error("it was waited for a turn that came too late")
+		}
+		if n := b.stretch(); n != maxStretch {
+			t.Errorf("with nothing left times are multiplied by %d", n)
+		}
+		time.Sleep(90 * time.Second)
+		if err := b.wait(t.Context(), 1); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Hour)
+		if n := b.stretch(); n != 1 {
+			t.Errorf("with all left times are multiplied by %d", n)
+		}
+	})
+}
+
 func TestByteRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const rate = 1 << 20
-		b := byteRate(rate)
+		b := byteRate(rate, time.Now)
 		start := time.Now()
 		var wait sync.WaitGroup
 		for range 4 {
@@ -222,7 +262,7 @@ func TestByteRate(t *testing.T) {
 		}
 	})
 	var none *bucket
-	if err := none.wait(t.Context(), 1<<40); err != nil || byteRate(0) != nil || requestRate(0, time.Second, nil) != nil {
+	if err := none.wait(t.Context(), 1<<40); err != nil || byteRate(0, time.Now) != nil || requestRate(0, time.Second, nil, time.Now) != nil {
 		t.Error("no bound is one")
 	}
 }

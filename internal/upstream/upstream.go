@@ -136,8 +136,8 @@ func New(o Options) (*Registry, error) {
 	u := &Registry{o: o, policy: policy{o.Transport.Networks}, breakers: breakers{o: o}}
 	queue := &queue{most: int64(o.Limits.Queue)}
 	u.gate = newGate(o.Limits.Connections, queue)
-	u.rate = requestRate(o.Limits.Requests, o.Limits.Per, queue)
-	u.bandwidth = byteRate(o.Limits.Bandwidth)
+	u.rate = requestRate(o.Limits.Requests, o.Limits.Per, queue, o.Now)
+	u.bandwidth = byteRate(o.Limits.Bandwidth, o.Now)
 	if err := u.connect(); err != nil {
 		return nil, err
 	}
