@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/blob/fsblob"
@@ -55,7 +56,7 @@ func benchFront(b *testing.B, r registry.Registry) string {
 
 // benchWorld is a registry and a proxy of it, each behind HTTP.
 type benchWorld struct {
-	origin        *hosted.Registry
+	origin, cache *hosted.Registry
 	direct, proxy string // URLs
 }
 
@@ -69,6 +70,7 @@ func newBenchWorld(b *testing.B) *benchWorld {
 		b.Fatal(err)
 	}
 	db, cache := benchFolder(b)
+	w.cache = cache
 	p, err := proxy.New(upstream, cache, proxy.Options{Name: "hub", State: db, Spool: b.TempDir()})
 	if err != nil {
 		b.Fatal(err)
@@ -84,6 +86,20 @@ func (w *benchWorld) ship(b *testing.B, size int) oci.Digest {
 	content := make([]byte, size)
 	copy(content, registrytest.Random(32))
 	return registrytest.PushBlob(b, w.origin, "team/app", content).Digest
+}
+
+// kept waits until a blob is in the cache.
+func (w *benchWorld) kept(b *testing.B, d oci.Digest) {
+	for {
+		_, err := w.cache.Blob(b.Context(), "hub/team/app", d)
+		if err == nil {
+			return
+		}
+		if !registry.IsCode(err, registry.BlobUnknown) && !registry.IsCode(err, registry.NameUnknown) {
+			b.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // pull takes in a blob n times at once.
@@ -132,10 +148,12 @@ func benchPull(b *testing.B, from string, clients int) {
 	d := w.ship(b, size)
 	if from == "warm" {
 		pull(b, 1, url+d.String(), size)
+		w.kept(b, d)
 	}
 	for first := true; b.Loop(); first = false {
 		if from == "cold" && !first {
 			b.StopTimer()
+			w.kept(b, d)
 			d = w.ship(b, size)
 			b.StartTimer()
 		}

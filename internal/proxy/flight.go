@@ -25,12 +25,18 @@ type flights struct {
 	used     map[oci.Digest]int // flights, and readers of such as are over
 }
 
-// bufferSize is what a fetch takes from the origin at once.
-const bufferSize = 256 << 10
+// What a fetch takes from the origin at once, and how much of that may wait to be
+// hashed: all the memory of a flight.
+const (
+	bufferSize = 128 << 10
+	buffers    = 4
+)
+
+type buffer [bufferSize]byte
 
 func (fs *flights) open(folder string) error {
 	fs.folder = folder
-	fs.buffers.New = func() any { return new([bufferSize]byte) }
+	fs.buffers.New = func() any { return new(buffer) }
 	fs.patience, fs.pause = 5*time.Second, 200*time.Millisecond
 	fs.byDigest, fs.used = map[oci.Digest]*flight{}, map[oci.Digest]int{}
 	return openSpools(folder)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/berth-registry/berth/internal/oci"
@@ -15,7 +16,7 @@ import (
 
 const (
 	maxResumes  = 5                // in a row without much progress between them
-	muchEnough  = bufferSize       // progress
+	muchEnough  = 256 << 10        // progress
 	longestWait = 30 * time.Second // that an origin may ask for before it goes on
 )
 
@@ -41,7 +42,7 @@ func (f *flight) fetch() error {
 	close(f.ready)
 	kept := make(chan error, 1)
 	f.p.running.Go(func() { kept <- safely(f.keep) })
-	if err = safely(func() error { return f.fill(src) }); err != nil {
+	if err = f.fill(src); err != nil {
 		f.p.flights.remove(f) // before anybody hears of it, and tries again
 		f.refused(err)
 	}
@@ -77,25 +78,75 @@ func (f *flight) notKept(why error) {
 
 // fill writes what the origin sends into the spool. It succeeds if that is the blob.
 func (f *flight) fill(src *source) error {
-	buf := f.p.flights.buffers.Get().(*[bufferSize]byte)
-	defer f.p.flights.buffers.Put(buf)
-	h := f.digest.Algorithm().New()
+	aside := newHasher(f.digest.Algorithm(), &f.p.flights.buffers)
+	err := safely(func() error { return f.copy(src, aside) })
+	h := aside.end()
+	if errors.Is(err, errSpool) {
+		var failed error
+		f.hash, failed = h.MarshalBinary()
+		return errors.Join(err, failed)
+	}
+	return cmp.Or(err, verifyBlob(f.here, f.digest, h))
+}
+
+// copy has written just what went into the hash, also with an error.
+func (f *flight) copy(src *source, aside *hasher) error {
 	for {
+		buf := aside.buffer()
 		n, err := src.Read(buf[:])
-		written, full := f.spool.write(buf[:n]) // readers go on while we hash
-		h.Write(buf[:written])
+		written, full := f.spool.write(buf[:n])
+		aside.add(buf, written)
 		if full != nil {
-			var state error
-			f.hash, state = h.MarshalBinary()
-			return errors.Join(full, state)
+			return full
 		}
 		if err == io.EOF {
-			return verifyBlob(f.here, f.digest, h)
+			return nil
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// hasher hashes beside the work that brings the bytes, a few buffers behind it.
+type hasher struct {
+	pool  *sync.Pool // of *buffer
+	free  chan struct{}
+	queue chan filled
+	done  chan oci.Hash
+}
+
+type filled struct {
+	*buffer
+	n int
+}
+
+func newHasher(a oci.Algorithm, pool *sync.Pool) *hasher {
+	s := &hasher{pool: pool, free: make(chan struct{}, buffers), queue: make(chan filled, buffers), done: make(chan oci.Hash, 1)}
+	go func() {
+		h := a.New()
+		for b := range s.queue {
+			h.Write(b.buffer[:b.n])
+			s.pool.Put(b.buffer)
+			<-s.free
+		}
+		s.done <- h
+	}()
+	return s
+}
+
+// buffer waits for one to be free. It comes back with add.
+func (s *hasher) buffer() *buffer {
+	s.free <- struct{}{}
+	return s.pool.Get().(*buffer)
+}
+
+func (s *hasher) add(b *buffer, n int) { s.queue <- filled{b, n} }
+
+// end returns the hash of all that was added. Nothing can be added any more.
+func (s *hasher) end() oci.Hash {
+	close(s.queue)
+	return <-s.done
 }
 
 // verifyBlob wants all that was written to h to have the digest d.
@@ -104,24 +155,6 @@ func verifyBlob(repo string, d oci.Digest, h oci.Hash) error {
 		return registry.Errorf(registry.Faulty, repo, "the content that the upstream registry sent for blob %s has another digest; try again", d)
 	}
 	return nil
-}
-
-// keep puts the blob into the cache, while it comes.
-func (f *flight) keep() error {
-	ctx := f.p.writing(f.ctx)
-	u, err := f.p.cache.StartUpload(ctx, f.here, registry.UploadOptions{Algorithm: f.digest.Algorithm()})
-	if err != nil {
-		return err
-	}
-	content := f.spool.tail(f.ctx, 0, f.size)
-	defer content.Close()
-	if _, err = u.Commit(ctx, 0, content, f.digest); err == nil {
-		return nil
-	}
-	if left := u.Cancel(ctx); left != nil && !registry.IsCode(left, registry.UploadUnknown) {
-		f.p.o.Log.Warn("what came of a blob could not be freed at once; it expires as uploads do", "repo", f.here, "upload", u.ID(), "error", left)
-	}
-	return err
 }
 
 // source reads a part of a blob from the origin, and goes on where that breaks off.

@@ -33,6 +33,7 @@ type spool struct {
 	over    bool
 	err     error         // why it is over; nil: it has all bytes, and they are right
 	changed chan struct{} // closed at the next change; nil: nobody waits for one
+	ended   chan struct{} // closed when over
 }
 
 // openSpools makes a folder fit for spools. A process that ends between making a
@@ -63,7 +64,7 @@ func newSpool(folder string, size int64) (*spool, error) {
 		f.Close()
 		return nil, fmt.Errorf("%w: %w", errSpool, err)
 	}
-	return &spool{size: size, file: f}, nil
+	return &spool{size: size, file: f, ended: make(chan struct{})}, nil
 }
 
 // write appends, and tells how much of p came to be written. One may write.
@@ -88,6 +89,7 @@ func (s *spool) end(err error) {
 	defer s.mu.Unlock()
 	s.over, s.err = true, err
 	s.wake()
+	close(s.ended)
 }
 
 // wake wakes who waits; the caller holds mu.
