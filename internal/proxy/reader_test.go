@@ -248,6 +248,44 @@ func TestFailingState(t *testing.T) {
 	s.fails(t, "a fault", "v1", registry.Internal)
 }
 
+// leaseless cannot give leases.
+type leaseless struct{ Leases }
+
+func (leaseless) LeaseProxy(context.Context, string, time.Duration) (int64, bool, error) {
+	return 0, false, meta.ErrFull
+}
+
+// TestFailingLeases: without them more may be asked, but nothing is refused.
+func TestFailingLeases(t *testing.T) {
+	s := newPullStack(t)
+	m := s.push(t, "v1")
+	s.change = append(s.change, func(o *Options) { o.Leases = leaseless{s.db} })
+	s.restart(t)
+	s.wants(t, "cold", "v1", m, "GET v1")
+	s.advance(time.Hour)
+	s.wants(t, "old", "v1", m, "HEAD v1")
+}
+
+// TestOriginWantsOthers: what the origin has against us is not what a client did
+// wrong.
+func TestOriginWantsOthers(t *testing.T) {
+	s := newPullStack(t)
+	m := s.push(t, "v1")
+	for _, code := range []registry.Code{registry.Unauthorized, registry.Denied, registry.Unsupported, registry.ManifestTooLarge} {
+		s.origin.fail(&registry.Error{Code: code})
+		s.fails(t, "by tag", "v1", registry.Faulty, "GET v1")
+		s.fails(t, "by digest", m.Digest.String(), registry.Faulty, "GET "+m.Digest.String())
+		registrytest.WantCode(t, "list tags", registrytest.ListError(t, s.Tags(t.Context(), appHere, "")), registry.Faulty)
+	}
+	s.origin.set(nil)
+	s.wants(t, "in order again", "v1", m, "GET v1")
+	s.advance(time.Hour)
+	s.origin.fail(&registry.Error{Code: registry.Denied})
+	if how := s.wants(t, "stale", "v1", m, "HEAD v1"); how.Detail != "upstream-faulty" {
+		t.Errorf("comes as %+v", how)
+	}
+}
+
 // TestFilter: what is not allowed does not exist, although it is in the cache.
 func TestFilter(t *testing.T) {
 	s := newPullStack(t)

@@ -106,15 +106,16 @@ func (p *Registry) theirReferrers(ctx context.Context, here, there string, subje
 // hearSoon asks the origin. Where an older list will do, that is for a while only,
 // and not again soon after it did not answer.
 func (p *Registry) hearSoon(ctx context.Context, here, there string, subject oci.Digest, known heard) (h heard, joined bool, err error) {
-	if !p.servableReferrers(known) {
-		return p.hearReferrers(ctx, here, there, subject)
-	}
 	question := tagName{here, there, "referrers of " + string(subject)}
-	if err := p.asks.silence.of(question, p.o.Now()); err != nil {
-		return h, false, err
+	waiting := ctx
+	if p.servableReferrers(known) {
+		if err := p.asks.silence.of(question, p.o.Now()); err != nil {
+			return h, false, err
+		}
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithTimeoutCause(ctx, cmp.Or(p.asks.patience, patience), errSlow)
+		defer cancel()
 	}
-	waiting, cancel := context.WithTimeoutCause(ctx, cmp.Or(p.asks.patience, patience), errSlow)
-	defer cancel()
 	h, joined, err = p.hearReferrers(waiting, here, there, subject)
 	if err != nil && ctx.Err() == nil {
 		if cause := context.Cause(waiting); cause != nil {

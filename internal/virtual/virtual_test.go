@@ -527,4 +527,35 @@ func TestNamesTooLong(t *testing.T) {
 	registrytest.WantCode(t, "resolve", err, registry.NameUnknown)
 	_, err = v.StartUpload(t.Context(), long, registry.UploadOptions{})
 	registrytest.WantCode(t, "push", err, registry.NameInvalid)
+
+	v = join(t, virtual.Source{Prefix: "p", Registry: r})
+	registrytest.PushIndex(t, r, "p/app", nil, "v1")
+	registrytest.PushIndex(t, r, "p/"+strings.Repeat("x", 253), nil, "v1")
+	registrytest.WantList(t, "repositories that have a name here", v.Repositories(t.Context(), ""), "all/app")
+}
+
+// walked is a registry whose repositories are those of a list.
+type walked struct {
+	registry.Registry
+	names []string
+	seen  int
+}
+
+func (w *walked) Repositories(context.Context, string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for _, name := range w.names {
+			if w.seen++; !yield(name, nil) {
+				return
+			}
+		}
+	}
+}
+
+// TestListsEndBehindThePrefix: a source may have many more repositories.
+func TestListsEndBehindThePrefix(t *testing.T) {
+	w := &walked{names: []string{"p/a", "p/b", "q/a", "q/b", "q/c"}}
+	registrytest.WantList(t, "repositories", join(t, virtual.Source{Prefix: "p", Registry: w}).Repositories(t.Context(), ""), "all/a", "all/b")
+	if w.seen != 3 {
+		t.Errorf("%d names were read, want 3", w.seen)
+	}
 }
