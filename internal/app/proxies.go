@@ -143,6 +143,7 @@ func (p *proxies) reload(ctx context.Context) error {
 		return err
 	}
 	p.generation = generation
+	p.sampleUsage(ctx)
 	return nil
 }
 
