@@ -74,7 +74,7 @@ var theirs = map[string][]string{
 	"go.opentelemetry.io/otel/sdk":                                    {"internal/tracing"},
 	"go.opentelemetry.io/otel/trace":                                  {"internal/tracing"},
 	"golang.org/x/crypto":                                             {"internal/auth"},
-	"golang.org/x/net":                                                {"internal/credential"},
+	"golang.org/x/net":                                                {"internal/upstream", "internal/credential"},
 	"golang.org/x/oauth2":                                             {"internal/credential", "internal/oidc"},
 	"modernc.org/sqlite":                                              {"internal/meta"},
 }

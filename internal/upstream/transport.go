@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http/httpproxy"
 )
 
 // connect makes the transport that all endpoints share.
@@ -78,7 +80,8 @@ type proxyFunc func(*http.Request) (*url.URL, error)
 func httpProxy(address string) (proxyFunc, error) {
 	switch address {
 	case "":
-		return http.ProxyFromEnvironment, nil
+		choose := httpproxy.FromEnvironment().ProxyFunc()
+		return func(r *http.Request) (*url.URL, error) { return choose(r.URL) }, nil
 	case "none":
 		return func(*http.Request) (*url.URL, error) { return nil, nil }, nil
 	}

@@ -122,8 +122,7 @@ func TestHTTPProxy(t *testing.T) {
 	}
 }
 
-// TestHTTPProxyOfTheEnvironment: it is an operator's word too. net/http reads the
-// environment once, so no other test here may.
+// TestHTTPProxyOfTheEnvironment: it is an operator's word too.
 func TestHTTPProxyOfTheEnvironment(t *testing.T) {
 	proxy, asked := forward(t, serve)
 	t.Setenv("HTTP_PROXY", proxy.URL)
