@@ -41,7 +41,7 @@ With no configuration it keeps its content in ./berth-data and listens on
 	addGroup(root, "Run a registry:", newServe(s), newCheck(s), newGC(s), newMigrate(s), newConfig(s), newAdmin(s), newVersion(s))
 	addGroup(root, "Manage one from anywhere:", newLogin(s), newLogout(s), newWhoami(s),
 		newProject(s), newOrganization(s), newMember(s), newUser(s), newGroup(s),
-		newKey(s), newTrust(s), newPlan(s), newAudit(s), newToken(s))
+		newKey(s), newTrust(s), newPlan(s), newProxy(s), newAudit(s), newToken(s))
 	root.RunE = func(c *cobra.Command, args []string) error { return c.Help() }
 	root.Args = noArgs
 	addExamples(root)

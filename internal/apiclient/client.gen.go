@@ -1567,6 +1567,35 @@ type ProxyPrefetch struct {
 	Repository string `json:"repository"`
 }
 
+// ProxyProgress defines model for ProxyProgress.
+type ProxyProgress struct {
+	// Blobs Blobs that are in the cache
+	//
+	// Examples: 9
+	Blobs int64 `json:"blobs"`
+
+	// Bytes Bytes of both
+	//
+	// Examples: 73400320
+	Bytes int64 `json:"bytes"`
+
+	// Done This is the last line
+	Done *bool `json:"done,omitempty"`
+
+	// Error What could not be had
+	Error *string `json:"error,omitempty"`
+
+	// Failed Manifests and blobs that could not be had
+	//
+	// Examples: 0
+	Failed int64 `json:"failed"`
+
+	// Manifests Manifests that are in the cache
+	//
+	// Examples: 5
+	Manifests int64 `json:"manifests"`
+}
+
 // ProxySpec defines model for ProxySpec.
 type ProxySpec struct {
 	Cache      *ProxySpecCache      `json:"cache,omitempty"`
@@ -1768,6 +1797,39 @@ type ProxyStats struct {
 	//
 	// Examples: 1
 	Stretch int64 `json:"stretch"`
+}
+
+// ProxyStep defines model for ProxyStep.
+type ProxyStep struct {
+	// Advice What to do about it
+	Advice *string `json:"advice,omitempty"`
+
+	// Detail What was found
+	Detail *string `json:"detail,omitempty"`
+
+	// Done This is the last line
+	Done *bool `json:"done,omitempty"`
+
+	// Endpoint Address that was tried
+	//
+	// Examples: https://registry-1.docker.io
+	Endpoint *string `json:"endpoint,omitempty"`
+
+	// Error Why it ended early
+	Error *string `json:"error,omitempty"`
+
+	// Name What was tried
+	//
+	// Examples: log-in
+	Name *string `json:"name,omitempty"`
+
+	// Ok It went well; of the last line: all did
+	//
+	// Examples: true
+	Ok bool `json:"ok"`
+
+	// Skipped It was not tried; detail says why
+	Skipped *bool `json:"skipped,omitempty"`
 }
 
 // Rate defines model for Rate.

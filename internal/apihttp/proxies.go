@@ -223,7 +223,7 @@ func proxyActions(a *api) {
 	})
 	add(a, op{
 		method: http.MethodPost, path: one + "/test", id: "test-proxy", tag: tag, status: http.StatusOK,
-		summary: "Try all that a pull needs",
+		summary:     "Try all that a pull needs",
 		description: "Without a repository up to the log-in. The answer is a line of JSON for each step: endpoint, name, ok, detail, advice; the last has done. For administrators.",
 		content:     lines[ProxyStep](a),
 	}, func(ctx context.Context, c *manage.Caller, in *struct {

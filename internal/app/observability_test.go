@@ -117,13 +117,14 @@ func everything(t *testing.T) map[string]*family {
 func scrapeOf(t *testing.T, keys map[string]string) map[string]*family {
 	t.Helper()
 	admin := freeAddress(t)
-	keys["listen"], keys["admin.listen"], keys["gc.interval"] = "127.0.0.1:0", admin, "50ms"
+	keys["listen"], keys["admin.listen"], keys["gc.interval"], keys["proxy.networks"] = "127.0.0.1:0", admin, "50ms", "127.0.0.1"
 	url := serving(t, keys)
 	use(t, url)
+	usePulledThrough(t, url)
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		all := families(t, fetch(t, "http://"+admin+"/metrics"))
 		ended := all["berth_job_last_success_timestamp_seconds"]
-		if all["berth_uploads_open"] != nil && ended != nil && ended.labels["name"]["gc"] && ended.labels["name"]["upkeep"] {
+		if all["berth_uploads_open"] != nil && all["berth_proxy_upstream_remaining"] != nil && ended != nil && ended.labels["name"]["gc"] && ended.labels["name"]["upkeep"] {
 			return all
 		}
 		if time.Now().After(end) {
@@ -204,6 +205,22 @@ func use(t *testing.T, url string) {
 			t.Fatalf("%s %s: %s %s", step.method, step.path, resp.Status, text)
 		}
 	}
+}
+
+// usePulledThrough pulls through a cache, from an upstream that says what it allows.
+func usePulledThrough(t *testing.T, url string) {
+	t.Helper()
+	index := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`)
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("RateLimit-Limit", "100;w=21600")
+		w.Header().Set("RateLimit-Remaining", "76;w=21600")
+		w.Header().Set("Content-Type", oci.MediaTypeIndex)
+		w.Header().Set("Docker-Content-Digest", oci.SHA256.FromBytes(index).String())
+		w.Write(index)
+	}))
+	t.Cleanup(up.Close)
+	send(t, "PUT", url+"/api/v1/proxies/mirror", "application/json", []byte(`{"name":"mirror","upstreams":["`+up.URL+`"]}`), 200)
+	send(t, "GET", url+"/v2/mirror/app/manifests/1", "", nil, 200)
 }
 
 func fetch(t *testing.T, url string) string {
@@ -412,7 +429,9 @@ func mismatch(f *family, name, label, operator, value string) []string {
 	case "pool":
 		values = append(values, "read", "write") // of SQLite
 	case "class":
-		values = append(values, "public", "internal")
+		values = append(values, "public", "internal", "5xx", "failed") // of repositories, of upstreams' answers
+	case "result":
+		values = append(values, "hit", "miss", "stale", "revalidated", "negative", "error", "passed")
 	}
 	if operator == "=" || operator == "!=" {
 		if !slices.Contains(values, value) {

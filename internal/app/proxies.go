@@ -25,6 +25,7 @@ import (
 	"github.com/berth-registry/berth/internal/registry"
 	"github.com/berth-registry/berth/internal/seal"
 	"github.com/berth-registry/berth/internal/upstream"
+	"github.com/berth-registry/berth/internal/virtual"
 )
 
 const (
@@ -142,6 +143,7 @@ func (p *proxies) reload(ctx context.Context) error {
 		return err
 	}
 	p.generation = generation
+	p.sampleUsage(ctx)
 	return nil
 }
 
@@ -230,7 +232,12 @@ func (p *proxies) replace(ctx context.Context, wants []wanted) error {
 		list = append(list, registry.Route{Prefix: want.spec.Name, Registry: run.proxy})
 		known = append(known, namespace.Upstream{Name: want.spec.Name, Namespaces: want.spec.AllNamespaces(), Hosts: want.spec.Hosts})
 	}
-	mux, err := registry.NewMux(p.store.registry, list...)
+	virtuals, err := p.virtuals(ctx, next)
+	if err != nil {
+		next.release()
+		return err
+	}
+	mux, err := registry.NewMux(p.store.registry, append(list, virtuals...)...)
 	if err != nil {
 		next.release()
 		return err
@@ -246,6 +253,32 @@ func (p *proxies) replace(ctx context.Context, wants []wanted) error {
 		old.release()
 	}
 	return nil
+}
+
+// virtuals are the routes of virtual projects.
+func (p *proxies) virtuals(ctx context.Context, r *routes) (list []registry.Route, err error) {
+	for _, v := range p.config.Virtuals {
+		var sources []virtual.Source
+		pushed := false
+		for _, name := range v.Sources {
+			s := virtual.Source{Prefix: name, Registry: p.store.registry}
+			if run := r.proxies[name]; run != nil {
+				s.Registry = run.proxy
+			} else if !pushed {
+				pushed, s.Pushes = true, true
+			}
+			sources = append(sources, s)
+		}
+		joined, err := virtual.New(v.Name, sources)
+		if err != nil {
+			return nil, err
+		}
+		if err := p.ensureProject(ctx, v.Name, "virtual"); err != nil {
+			return nil, err
+		}
+		list = append(list, registry.Route{Prefix: v.Name, Registry: joined})
+	}
+	return list, nil
 }
 
 func (p *proxies) virtualNames() (names []string) {
@@ -274,7 +307,7 @@ func (p *proxies) start(ctx context.Context, want wanted, before *running) (*run
 	if want.broken != nil {
 		p.log.Error("a proxy cannot ask its upstream and serves what it has; change it, or take it away", "proxy", want.spec.Name, "error", want.broken)
 	}
-	if err := p.ensureProject(ctx, want.spec.Name); err != nil {
+	if err := p.ensureProject(ctx, want.spec.Name, "proxy"); err != nil {
 		run.release()
 		return nil, err
 	}
@@ -337,6 +370,7 @@ func (p *proxies) open(want wanted) (*running, error) {
 	}
 	o.Writing = func(ctx context.Context) context.Context { return writing(ctx, spec.Name) }
 	o.Observe = func(e proxy.Event) { p.metrics.Answered(spec.Name, e.Kind, e.Result) }
+	o.Stored = p.stored(spec)
 	o.Log = p.log.With("proxy", spec.Name)
 	cached, err := proxy.New(origin, p.cache, o)
 	if err != nil {
@@ -382,18 +416,19 @@ func writing(ctx context.Context, name string) context.Context {
 	return audit.WithCaller(ctx, &c)
 }
 
-// ensureProject makes the project of a cache, so that rights to it can be given.
-func (p *proxies) ensureProject(ctx context.Context, name string) error {
+// ensureProject makes the project of a proxy or a virtual one, as kind says, so
+// that rights to it can be given.
+func (p *proxies) ensureProject(ctx context.Context, name, kind string) error {
 	switch _, err := p.store.db.Project(ctx, name); {
 	case err == nil:
 		return nil
 	case !errors.Is(err, meta.ErrNotFound):
 		return err
 	}
-	e := audit.Event{Action: "project.create", Identity: proxyActor + name, Project: name, Reference: name, Status: 201}
+	e := audit.Event{Action: "project.create", Identity: kind + ":" + name, Project: name, Reference: name, Status: 201}
 	_, err := p.store.db.CreateProject(ctx, meta.Change{Event: e}, meta.ProjectSpec{Name: name, Visibility: access.Private})
 	if deleted := (*access.DeletedError)(nil); errors.As(err, &deleted) {
-		p.log.Warn("the project of a proxy is deleted: nothing can be had from it until it is restored", "proxy", name)
+		p.log.Warn("a project is deleted: nothing can be had through it until it is restored", kind, name)
 		return nil
 	}
 	if errors.Is(err, meta.ErrExists) { // another process was faster

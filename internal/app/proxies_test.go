@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,12 +21,14 @@ import (
 	"github.com/berth-registry/berth/internal/config"
 	"github.com/berth-registry/berth/internal/meta"
 	"github.com/berth-registry/berth/internal/oci"
+	"github.com/berth-registry/berth/internal/proxyspec"
 )
 
 // another is another registry, as a server that counts what it is asked.
 type another struct {
 	*httptest.Server
 	asked, down atomic.Int64
+	token       atomic.Pointer[string] // what was shown last
 }
 
 func anotherRegistry(t *testing.T) *another {
@@ -34,6 +37,10 @@ func anotherRegistry(t *testing.T) *another {
 	a := &another{}
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.asked.Add(1)
+		if token := r.Header.Get("Authorization"); token != "" {
+			a.token.Store(&token)
+			r.Header.Del("Authorization")
+		}
 		if a.down.Load() > 0 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
@@ -208,5 +215,178 @@ func TestProxyHostTokens(t *testing.T) {
 	}
 	if got := ask("hub.localhost:5000", "/v2/library/app/manifests/1", token.Token); got.Code != 200 || got.Body.String() != string(manifest) {
 		t.Errorf("%d %s %v", got.Code, got.Body, got.Header())
+	}
+}
+
+// TestManagedProxy: one that is added while the server runs is there at once, and
+// when it is taken away nothing is fetched any more; requests go on meanwhile.
+func TestManagedProxy(t *testing.T) {
+	up := anotherRegistry(t)
+	manifest := push(t, up.URL, "team/app", "1", "the layer")
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte(strings.Repeat("5f", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := proxySite(t, "proxies: [{name: quay.io}]\n", map[string]string{"proxy.networks": "127.0.0.1", "secrets.key_file": key})
+	ask := asking(t, s)
+	const here = "127.0.0.1:5000"
+	wants := func(status int, method, path, body string) string {
+		t.Helper()
+		got := ask(method, here, path, "", body)
+		if got.Code != status {
+			t.Fatalf("%s %s: %d %s, want %d", method, path, got.Code, got.Body, status)
+		}
+		return got.Body.String()
+	}
+	wants(404, "GET", "/v2/mirror/team/app/manifests/1", "")
+	wants(200, "PUT", "/api/v1/proxies/mirror", `{"name":"mirror","upstreams":["`+up.URL+`"],"credential":{"token":"hunter2"},"namespaces":["registry.example.com"]}`)
+	if got := wants(200, "GET", "/v2/mirror/team/app/manifests/1", ""); got != string(manifest) {
+		t.Errorf("pulled: %s", got)
+	}
+	wants(200, "GET", "/v2/team/app/manifests/1?ns=registry.example.com", "")
+	if token := up.token.Load(); token == nil || *token != "Bearer hunter2" {
+		t.Errorf("the upstream was shown %v", token)
+	}
+	if got := wants(200, "GET", "/api/v1/proxies/mirror/stats", ""); !strings.Contains(got, `"manifests":1`) {
+		t.Errorf("stats: %s", got)
+	}
+	if got := wants(200, "POST", "/api/v1/proxies/mirror/prefetch", `{"repository":"team/app","reference":"1"}`); !strings.Contains(got, `"manifests":1,"blobs":2,`) || !strings.Contains(got, `"done":true}`) {
+		t.Errorf("prefetch: %s", got)
+	}
+	if got := wants(200, "POST", "/api/v1/proxies/mirror/test", `{"repository":"team/app","reference":"1"}`); !strings.Contains(got, `{"ok":true,"done":true}`) {
+		t.Errorf("test: %s", got)
+	}
+	wants(204, "POST", "/api/v1/proxies/mirror/refresh", `{}`)
+	before := up.asked.Load()
+	wants(200, "GET", "/v2/mirror/team/app/manifests/1", "")
+	if up.asked.Load() == before {
+		t.Error("after a refresh the upstream is not asked")
+	}
+	if got := wants(200, "POST", "/api/v1/proxies/mirror/purge", `{}`); !strings.Contains(got, `"images":1`) {
+		t.Errorf("purge: %s", got)
+	}
+	wants(409, "POST", "/api/v1/projects/mirror/rename", `{"name":"other"}`)
+	wants(409, "PUT", "/api/v1/proxies/quay.io", `{"name":"quay.io"}`)
+	wants(409, "DELETE", "/api/v1/proxies/quay.io", "")
+	// The same over another address is another proxy, and the old one ends.
+	wants(200, "PUT", "/api/v1/proxies/mirror", `{"name":"mirror","upstreams":["`+up.URL+`"],"repositories":["other/*"]}`)
+	wants(404, "GET", "/v2/mirror/team/app/manifests/1", "")
+	wants(404, "GET", "/v2/team/app/manifests/1?ns=registry.example.com", "")
+	wants(204, "DELETE", "/api/v1/proxies/mirror", "")
+	before = up.asked.Load()
+	wants(404, "GET", "/v2/mirror/other/app/manifests/1", "")
+	if up.asked.Load() != before {
+		t.Error("what was taken away is still asked")
+	}
+	if got := wants(200, "GET", "/api/v1/audit?action=proxy.", ""); strings.Contains(got, "hunter2") || !strings.Contains(got, `"action":"proxy.delete"`) || !strings.Contains(got, `"action":"proxy.purge"`) {
+		t.Errorf("audit: %s", got)
+	}
+}
+
+// TestManagedElsewhere: what another process adds is known here within a second,
+// and one that cannot be started keeps nothing from the others.
+func TestManagedElsewhere(t *testing.T) {
+	up := anotherRegistry(t)
+	push(t, up.URL, "team/app", "1", "the layer")
+	s := proxySite(t, "", map[string]string{"proxy.networks": "127.0.0.1"})
+	change := meta.Change{Event: audit.Event{Action: "proxy.put"}}
+	for name, p := range map[string]meta.Proxy{
+		"broken": {Name: "broken", Spec: `{"name":"broken","upstreams":["` + up.URL + `"]}`, Secret: []byte("nobody can open this")},
+		"mirror": {Name: "mirror", Spec: `{"name":"mirror","upstreams":["` + up.URL + `"]}`},
+	} {
+		if _, err := s.store.db.PutProxy(t.Context(), change, p); err != nil {
+			t.Fatal(name, err)
+		}
+	}
+	ask := asking(t, s)
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		got := ask("GET", "127.0.0.1:5000", "/v2/mirror/team/app/manifests/1", "", "")
+		if got.Code == 200 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("it is not known: %d %s", got.Code, got.Body)
+		}
+	}
+	if got := ask("GET", "127.0.0.1:5000", "/v2/broken/team/app/manifests/1", "", ""); got.Code != 503 {
+		t.Errorf("what cannot be asked: %d %s", got.Code, got.Body)
+	}
+	if got := ask("GET", "127.0.0.1:5000", "/api/v1/proxies/broken/stats", "", ""); got.Code != 200 || !strings.Contains(got.Body.String(), "secrets.key_file is not set") {
+		t.Errorf("stats: %d %s", got.Code, got.Body)
+	}
+}
+
+// TestVirtualProject: one name for a project and a cache.
+func TestVirtualProject(t *testing.T) {
+	up := anotherRegistry(t)
+	theirs := push(t, up.URL, "app", "1", "their layer")
+	s := proxySite(t, "proxies:\n  - {name: mirror, upstreams: ['"+up.URL+"'], networks: [127.0.0.1]}\nvirtual:\n  - {name: all, sources: [team, mirror]}\n", nil)
+	here := httptest.NewServer(s.handler)
+	defer here.Close()
+	ours := push(t, here.URL, "all/own", "1", "our layer")
+	for path, want := range map[string][]byte{"all/app": theirs, "all/own": ours, "team/own": ours, "mirror/app": theirs} {
+		resp := send(t, "GET", here.URL+"/v2/"+path+"/manifests/1", "", nil, 200)
+		if got, _ := io.ReadAll(resp.Body); string(got) != string(want) {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+	send(t, "GET", here.URL+"/v2/team/app/manifests/1", "", nil, 404)
+}
+
+// TestEviction: a cache that has more than it may keep gives up what was not used
+// for longest, and what is left is whole.
+func TestEviction(t *testing.T) {
+	up := anotherRegistry(t)
+	const images = 10
+	for i := range images {
+		push(t, up.URL, "team/app", strconv.Itoa(i), strings.Repeat(strconv.Itoa(i), 10_000))
+	}
+	for name, text := range map[string]string{
+		"of its own":  "proxies:\n  - {name: mirror, upstreams: ['" + up.URL + "'], networks: [127.0.0.1], cache: {size: 60000, pins: ['team/app:0']}}\n",
+		"of all":      "proxy: {cache_size: 60KiB}\nproxies:\n  - {name: mirror, upstreams: ['" + up.URL + "'], networks: [127.0.0.1], cache: {pins: ['team/app:0']}}\n",
+		"no use made": "proxies:\n  - {name: mirror, upstreams: ['" + up.URL + "'], networks: [127.0.0.1], cache: {max_idle: 1ms, pins: ['team/app:0']}}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := proxySite(t, text, nil)
+			here := httptest.NewServer(s.handler)
+			defer here.Close()
+			for i := range images {
+				send(t, "GET", here.URL+"/v2/mirror/team/app/manifests/"+strconv.Itoa(i), "", nil, 200)
+				send(t, "GET", here.URL+"/v2/mirror/team/app/blobs/"+oci.SHA256.FromBytes([]byte(strings.Repeat(strconv.Itoa(i), 10_000))).String(), "", nil, 200)
+			}
+			// What was passed on is kept a moment later.
+			for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+				if used, err := s.store.db.ProxyUsage(t.Context(), "mirror"); err != nil || used > images*10_000 {
+					break
+				} else if time.Now().After(end) {
+					t.Fatalf("only %d bytes are kept", used)
+				}
+			}
+			freed, err := s.proxies.evictAll(t.Context())
+			if err != nil || freed["mirror"].Images == 0 {
+				t.Fatalf("freed: %+v, %v", freed, err)
+			}
+			if used, err := s.store.db.ProxyUsage(t.Context(), "mirror"); err != nil || used > 60<<10 {
+				t.Errorf("%d bytes are in use, %v", used, err)
+			}
+			up.down.Store(1)
+			defer up.down.Store(0)
+			send(t, "GET", here.URL+"/v2/mirror/team/app/manifests/0", "", nil, 200) // is pinned
+		})
+	}
+}
+
+func TestBudgetOf(t *testing.T) {
+	usage := map[string]int64{"a": 300, "b": 100, "c": 0}
+	for _, tt := range []struct {
+		name           string
+		own            proxyspec.Size
+		together, want int64
+	}{
+		{"a", 0, 0, 0}, {"a", 50, 0, 50}, {"a", 0, 200, 150}, {"b", 0, 200, 50}, {"a", 50, 200, 50}, {"b", 70, 200, 50}, {"c", 70, 200, 70}, {"c", 0, 200, 0}, {"a", 0, 1000, 750},
+	} {
+		if got := budgetOf(proxyspec.Proxy{Name: tt.name, Cache: proxyspec.Cache{Size: tt.own}}, usage, tt.together); got.Bytes != tt.want {
+			t.Errorf("%+v: %d", tt, got.Bytes)
+		}
 	}
 }

@@ -83,7 +83,8 @@ func newSite(ctx context.Context, c *config.Config, st *store, version string, l
 	if s.proxies, err = newProxies(ctx, c, st, log); err != nil {
 		return nil, errors.Join(err, s.trail.Close(ctx))
 	}
-	s.jobs = jobs.New(jobs.Options{Store: st.db, Log: log, OnRun: st.metrics.Job, Jobs: []jobs.Job{collecting(c, st, log), s.upkeeping()}})
+	s.jobs = jobs.New(jobs.Options{Store: st.db, Log: log, OnRun: st.metrics.Job, Jobs: []jobs.Job{collecting(c, st, log), s.upkeeping(), s.proxies.evicting()}})
+	s.proxies.evict = s.soon(evictJob)
 	root, err := s.routes()
 	if err != nil {
 		s.proxies.close()
@@ -247,6 +248,7 @@ func (s *site) manager() *manage.Manager {
 		Refused:    func(_ context.Context, e audit.Event) { s.trail.Record(e) },
 		Newcomers:  access.Newcomers(s.config.Projects.Newcomers),
 		Restorable: s.config.Projects.Retention,
+		Proxies:    managedCaches{s.proxies},
 	})
 }
 

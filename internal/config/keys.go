@@ -176,7 +176,7 @@ var keys = []key{
 		func(c *Config) *string { return &c.Proxy.CacheSize }, optional(checkSize)),
 	textKey("proxy.networks", "", "Private and local addresses and networks that may be dialled for every upstream, separated by commas. All others are refused, also when a public name leads there.",
 		func(c *Config) *string { return &c.Proxy.Networks }, each(checkNetwork)),
-	textKey("secrets.key_file", "", "File with a key of 32 bytes, in hexadecimal, that the secrets of managed proxies are encrypted with in the database. Without it they cannot be given any. Make one with `openssl rand -hex 32`; who loses it has to give the secrets again.",
+	textKey("secrets.key_file", "", "File with the key that the secrets of managed proxies are encrypted with in the database; without it they cannot be given any. `openssl rand -base64 32` makes one. Of several lines, each a key, the first encrypts and all decrypt. Who loses it has to give the secrets again.",
 		func(c *Config) *string { return &c.Secrets.KeyFile }, checkPath),
 	durationKey("shutdown.delay", "0s", "How long requests are still served after SIGTERM while `/readyz` answers 503, so that a load balancer stops sending them here: longer than it takes to notice.",
 		func(c *Config) *time.Duration { return &c.Shutdown.Delay }, 0),

@@ -222,9 +222,30 @@ func TestTokensEnd(t *testing.T) {
 			})
 			x.later(3 * time.Second)
 			x.want(a, "a", 200) // with the first, while the second is got
-			<-renewed
+			select {
+			case <-renewed:
+			case <-time.After(10 * time.Second):
+				t.Fatal("it is not renewed")
+			}
 			x.wantRequests(2)
 		})
+	}
+}
+
+// TestClocksDiffer: how old a token is says the clock that issued it.
+func TestClocksDiffer(t *testing.T) {
+	for _, skew := range []time.Duration{-time.Hour, time.Hour} {
+		x := newWorld(t)
+		x.grant = func(w http.ResponseWriter, r *http.Request) {
+			x.give(w, "t", fmt.Sprintf(`"expires_in":300,"issued_at":%q`, x.now.Format(time.RFC3339)))
+		}
+		a := x.authorizer(Anonymous())
+		now := a.o.Now
+		a.o.Now = func() time.Time { return now().Add(skew) }
+		for range 3 {
+			x.want(a, "a", 200)
+		}
+		x.wantRequests(1)
 	}
 }
 
@@ -443,7 +464,7 @@ func TestIdentityTokens(t *testing.T) {
 		x.valid["Bearer granted"] = true
 		io.WriteString(w, `{"access_token":"granted","expires_in":60}`)
 	}
-	a := x.authorizer(Identity("refresh me"))
+	a := x.authorizer(fixed{Identity: "refresh me"})
 	x.want(a, "team/app", 200)
 	r := x.asked[0]
 	want := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"refresh me"}, "client_id": {"berth"}, "service": {"s"}, "scope": {"repository:team/app:pull"}}
@@ -475,7 +496,7 @@ func TestRefusals(t *testing.T) {
 		after   time.Duration
 	}{
 		"wrong password":           {me, status(401), registry.Faulty, false, 0},
-		"wrong identity token":     {Identity("top-secret"), status(401), registry.Faulty, false, 0},
+		"wrong identity token":     {fixed{Identity: "top-secret"}, status(401), registry.Faulty, false, 0},
 		"forbidden":                {me, status(403), registry.Faulty, false, 0},
 		"anonymous, 401":           {Anonymous(), status(401), registry.NameUnknown, true, 0},
 		"anonymous, 403":           {Anonymous(), status(403), registry.NameUnknown, true, 0},
@@ -494,7 +515,7 @@ func TestRefusals(t *testing.T) {
 		"a token beyond bounds":    {me, body(`{"token":"` + strings.Repeat("x", maxToken+1) + `"}`), registry.Faulty, false, 0},
 		"an answer beyond bounds":  {me, body(`{"token":"x","y":"` + strings.Repeat("y", maxAnswer) + `"}`), registry.Faulty, false, 0},
 		"a redirect elsewhere":     {me, status(302, "Location", "http://127.0.0.2:1/token?x=top-secret"), registry.Faulty, false, 0},
-		"a redirect with a body":   {Identity("top-secret"), status(307, "Location", "http://127.0.0.2:1/token"), registry.Faulty, false, 0},
+		"a redirect with a body":   {fixed{Identity: "top-secret"}, status(307, "Location", "http://127.0.0.2:1/token"), registry.Faulty, false, 0},
 		"a redirect for ever":      {me, status(302, "Location", "/token?more=top-secret"), registry.Faulty, false, 0},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -564,7 +585,7 @@ func TestForeignRealms(t *testing.T) {
 	evil := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits.Add(1) }))
 	defer evil.Close()
 	port := evil.URL[strings.LastIndexByte(evil.URL, ':'):]
-	for _, source := range []Source{Anonymous(), Basic("me", "secret"), Identity("secret")} {
+	for _, source := range []Source{Anonymous(), Basic("me", "secret"), fixed{Identity: "secret"}} {
 		x := newWorld(t)
 		x.challenge = `Bearer realm="http://localhost` + port + `/token",service="s"`
 		_, err := x.pull(x.authorizer(source), "a")

@@ -7,9 +7,6 @@ package credential
 import (
 	"context"
 	"encoding/base64"
-	"errors"
-	"net/http"
-	"net/url"
 	"time"
 )
 
@@ -71,39 +68,6 @@ type Source interface {
 	Credential(ctx context.Context) (Credential, error)
 }
 
-// Settings are what an administrator says of a credential: at most one kind.
-type Settings struct {
-	Username, Password string
-	PasswordFile       string // in place of Password
-	Token, TokenFile   string // that the registry itself takes
-	Helper             string // NAME of a program docker-credential-NAME
-	Exchange           string // "ecr", "gcp" or "acr"
-
-	Upstream  *url.URL          // address of the registry
-	Transport http.RoundTripper // to the registry, for exchanges. nil: http.DefaultTransport
-}
-
-// Open returns the source that settings describe; none is Anonymous.
-func Open(s Settings) (Source, error) {
-	switch {
-	case s.Exchange != "":
-		return NewExchange(Exchange{Kind: s.Exchange, Upstream: s.Upstream, Transport: s.Transport})
-	case s.Helper != "":
-		return Helper(s.Helper, s.Upstream)
-	case s.TokenFile != "":
-		return TokenFile(s.TokenFile), nil
-	case s.Token != "":
-		return Bearer(s.Token), nil
-	case s.PasswordFile != "":
-		return PasswordFile(s.Username, s.PasswordFile), nil
-	case s.Password != "":
-		return Basic(s.Username, s.Password), nil
-	case s.Username != "":
-		return nil, errors.New("a user name needs a password or a password file")
-	}
-	return Anonymous(), nil
-}
-
 // Dropper is a Source that keeps what it found for a while.
 type Dropper interface {
 	// Drop says that a credential of this source was refused: the next one is
@@ -124,6 +88,3 @@ func Basic(user, password string) Source { return fixed{Username: user, Password
 
 // Bearer is a token that the registry itself takes.
 func Bearer(token string) Source { return fixed{Bearer: token} }
-
-// Identity is a refresh token, as docker login keeps for some registries.
-func Identity(token string) Source { return fixed{Identity: token} }

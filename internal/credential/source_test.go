@@ -24,32 +24,28 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-func TestOpen(t *testing.T) {
+func TestKinds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	write(t, path, "of a file\n")
 	for _, c := range []struct {
-		of   Settings
-		want Credential
+		source Source
+		want   Credential
+		header string
 	}{
-		{Settings{}, Credential{}},
-		{Settings{Username: "me", Password: "pw"}, Credential{Username: "me", Password: "pw"}},
-		{Settings{Password: "pw"}, Credential{Password: "pw"}},
-		{Settings{Username: "me", PasswordFile: path}, Credential{Username: "me", Password: "of a file"}},
-		{Settings{Token: "t"}, Credential{Bearer: "t"}},
-		{Settings{TokenFile: path}, Credential{Bearer: "of a file"}},
+		{Anonymous(), Credential{}, ""},
+		{Basic("me", "pw"), Credential{Username: "me", Password: "pw"}, "Basic bWU6cHc="},
+		{Basic("", "pw"), Credential{Password: "pw"}, "Basic OnB3"},
+		{Bearer("t"), Credential{Bearer: "t"}, "Bearer t"},
+		{PasswordFile("me", path), Credential{Username: "me", Password: "of a file"}, "Basic bWU6b2YgYSBmaWxl"},
+		{TokenFile(path), Credential{Bearer: "of a file"}, "Bearer of a file"},
 	} {
-		source, err := Open(c.of)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := source.Credential(t.Context()); got != c.want || err != nil {
-			t.Errorf("%+v gives %v, %v", c.of, got, err)
+		got, err := c.source.Credential(t.Context())
+		if got != c.want || got.direct() != c.header || err != nil {
+			t.Errorf("got %v as %q, want %q, %v", got, got.direct(), c.header, err)
 		}
 	}
-	for _, bad := range []Settings{{Username: "me"}, {Exchange: "other"}, {Helper: "../x", Upstream: &url.URL{Host: "x"}}} {
-		if _, err := Open(bad); err == nil {
-			t.Errorf("%+v is good enough", bad)
-		}
+	if _, err := NewExchange(Exchange{Kind: "other"}); err == nil {
+		t.Error("there is an exchange of another kind")
 	}
 }
 

@@ -41,7 +41,8 @@ func (db *DB) ProxyManifests(ctx context.Context, proxy, repo string, after Prox
 	return collect(rows, func(r *sql.Rows) (ProxyManifest, error) { return scanProxyManifest(r) })
 }
 
-// noteGrace is how long after its note a manifest may come at the latest.
+// noteGrace is how long after its note a manifest may come at the latest. The two
+// are consecutive statements, each of which the database bounds to seconds.
 const noteGrace = 10 * time.Minute
 
 // A manifest that a note stands for may also be that of a project that is

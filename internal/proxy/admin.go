@@ -67,9 +67,7 @@ func (p *Registry) Refresh(ctx context.Context, repo, ref string) error {
 // refresh has a reference be asked for again, and the list of a manifest's
 // referrers, which is as old then as one may be that is still served.
 func (p *Registry) refresh(ctx context.Context, here, ref string, subject oci.Digest) error {
-	p.asks.silence.forget(func(t tagName) bool {
-		return (here == "" || t.here == here) && (ref == "" || t.tag == ref)
-	})
+	p.asks.silence.forget(here)
 	err := p.o.State.ForgetProxyTags(ctx, p.o.Name, here, ref)
 	if ref == "" || subject != "" {
 		old := p.o.Now().Add(-max(p.o.ReferrersTTL, p.o.ReferrersStale/2))

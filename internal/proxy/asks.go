@@ -61,13 +61,13 @@ func (s *silence) add(t tagName, now time.Time, err error) {
 	s.tags[t] = q
 }
 
-// forget lets tags be asked for again of which the origin said nothing; one that
-// asked to be left alone is.
-func (s *silence) forget(match func(tagName) bool) {
+// forget lets the origin be asked again for what it did not answer of a repository
+// here, or with "" of any. Where it asked to be left alone, it is.
+func (s *silence) forget(here string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for t := range s.tags {
-		if match(t) {
+		if here == "" || t.here == here {
 			delete(s.tags, t)
 		}
 	}

@@ -529,6 +529,34 @@ func (r *interrupted) DeleteBlob(ctx context.Context, repo string, d oci.Digest)
 	return r.Registry.DeleteBlob(ctx, repo, d)
 }
 
+// TestEvictionMeetsAPush: what is pushed while its subject goes has it back.
+func TestEvictionMeetsAPush(t *testing.T) {
+	var meanwhile func(registry.Registry)
+	s := newSite(t, siteOptions{ahead: longAgo, cache: func(r registry.Registry) registry.Registry {
+		return &interrupted{Registry: r, before: &meanwhile}
+	}})
+	image := built(t, s, "v1")
+	s.pullAll(t, "v1", image)
+	s.advance(24 * time.Hour)
+	var mine registry.Manifest
+	meanwhile = func(registry.Registry) {
+		meanwhile = nil
+		mine = signature(t, s, ourApp, image.Manifest, signType)
+	}
+	if got := s.evict(t, proxy.Budget{MaxIdle: time.Hour}); got.Images != 1 {
+		t.Errorf("freed were %+v, want the image", got)
+	}
+	eventually(t, "the subject is back", func() bool {
+		_, err := s.cache.Resolve(t.Context(), ourApp, oci.DigestRef(image.Manifest.Digest))
+		return err == nil
+	})
+	s.wantListed(t, "after all", image.Manifest.Digest, mine)
+	s.advance(24 * time.Hour)
+	if got := s.evict(t, proxy.Budget{MaxIdle: time.Hour}); got != (proxy.Freed{Pinned: 1}) {
+		t.Errorf("freed were %+v, want it pinned", got)
+	}
+}
+
 // TestEvictInterrupted: wherever eviction ends, what is half gone serves, and goes
 // with the next run.
 func TestEvictInterrupted(t *testing.T) {
@@ -678,4 +706,82 @@ func fromOrigin(t *testing.T, s *site, d oci.Descriptor) []byte {
 		t.Fatal(err)
 	}
 	return registrytest.ReadBlob(t, b, 0, d.Size)
+}
+
+// TestEvictWhilePulled: pulls and evictions that meet do each other no harm, and
+// nothing that came from the origin is ever taken for pushed here.
+func TestEvictWhilePulled(t *testing.T) {
+	s := newSite(t, siteOptions{ahead: longAgo})
+	shared := base(t, s)
+	var images []registrytest.Image
+	for i := range 4 {
+		images = append(images, built(t, s, fmt.Sprint("v", i), shared))
+	}
+	const rounds = 25
+	var pulls, evictions sync.WaitGroup
+	var jumping sync.RWMutex // held by those who must not see the clock jump
+	done := make(chan struct{})
+	var freed proxy.Freed
+	evictions.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			// Notes are forgotten too, but not between a note and its manifest.
+			jumping.Lock()
+			s.advance(11 * time.Minute)
+			jumping.Unlock()
+			got, err := s.Evict(t.Context(), proxy.Budget{Bytes: 1000})
+			if err != nil {
+				t.Errorf("evict: %v", err)
+			}
+			freed.Add(got)
+		}
+	})
+	for i, m := range images {
+		pulls.Go(func() {
+			for range rounds {
+				jumping.RLock()
+				got, err := s.Manifest(t.Context(), ourApp, oci.TagRef(fmt.Sprint("v", i)))
+				jumping.RUnlock()
+				if err != nil || got.Digest != m.Manifest.Digest {
+					t.Errorf("got manifest %s, %v", got.Digest, err)
+				}
+				for _, d := range append(m.Layers, m.Config) {
+					b, err := s.Blob(t.Context(), ourApp, d.Digest)
+					if err != nil {
+						t.Errorf("find a blob: %v", err)
+						return
+					}
+					if !d.Digest.Verify(registrytest.ReadBlob(t, b, 0, d.Size)) {
+						t.Error("a blob has wrong bytes")
+					}
+				}
+			}
+		})
+	}
+	pulls.Wait()
+	close(done)
+	evictions.Wait()
+	if freed.Images == 0 {
+		t.Error("nothing was evicted meanwhile")
+	}
+	for i, m := range images {
+		s.pullAll(t, fmt.Sprint("v", i), m)
+		if _, err := s.state.ProxyManifest(t.Context(), ourApp, m.Manifest.Digest); err != nil {
+			t.Errorf("the note of image %d: %v", i, err)
+		}
+	}
+	s.advance(time.Hour)
+	if got := s.evict(t, proxy.Budget{MaxIdle: time.Minute}); got.Images != len(images) || got.Pinned != 0 {
+		t.Errorf("in the end %+v were freed", got)
+	}
+	if _, err := s.cache.Collect(t.Context()); err != nil { // blobs that came when their manifest had gone
+		t.Fatal(err)
+	}
+	if n := s.used(t); n != 0 {
+		t.Errorf("%d bytes are left for ever", n)
+	}
 }

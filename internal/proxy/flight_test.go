@@ -534,3 +534,28 @@ type noLeases struct{ Leases }
 func (noLeases) LeaseProxy(context.Context, string, time.Duration) (int64, bool, error) {
 	return 0, false, errCut
 }
+
+// TestCacheFollowsARush: what comes fast is kept when it has come, or far behind;
+// what comes slowly is kept meanwhile.
+func TestCacheFollowsARush(t *testing.T) {
+	for _, c := range []struct {
+		written, read int64
+		after         time.Duration
+		over, waits   bool
+	}{
+		{0, 0, 0, false, false},
+		{1 << 20, 0, time.Millisecond, false, true},
+		{1 << 20, 0, time.Second, false, false},
+		{rush * 100, rush * 99, 99 * time.Second, false, true},
+		{rush * 100, rush * 99, 101 * time.Second, false, false},
+		{1 << 20, 0, time.Millisecond, true, false},
+		{rushBehind - 1, 0, time.Second, false, true},
+		{rushBehind, 0, time.Second, false, false},
+	} {
+		sp := &spool{written: c.written, over: c.over}
+		r := &patient{tail: sp.tail(t.Context(), c.read, 1<<40)}
+		if got := r.rushes(c.after); got != c.waits {
+			t.Errorf("%+v: the cache waits: %t", c, got)
+		}
+	}
+}

@@ -196,6 +196,21 @@ func TestFailingCache(t *testing.T) {
 	s.wants(t, "the cache works again", "v1", moved, "HEAD v1", "GET "+moved.Digest.String())
 	s.origin.fail(errDown)
 	s.wants(t, "kept at last", "v1", moved)
+
+	s.origin.set(nil)
+	s.cache.fail(full)
+	registrytest.PushManifest(t, s.store, appThere, old, "v1")
+	s.advance(time.Hour)
+	if how := s.wants(t, "moved back, cache full", "v1", old, "HEAD v1"); how.Stored {
+		t.Errorf("a tag that is not moved here comes as %+v", how)
+	}
+	if e := s.lastEvent(t); e != (Event{"manifest", "passed", 0}) {
+		t.Errorf("observed %+v", e)
+	}
+	s.origin.fail(errDown)
+	if how := s.wants(t, "what was known of the tag", "v1", moved, "HEAD v1"); how.Age != time.Hour {
+		t.Errorf("comes as %+v", how)
+	}
 }
 
 // forgetful is a state that cannot be written, or not be read.

@@ -210,6 +210,22 @@ func TestReferrersAreTidied(t *testing.T) {
 	}
 }
 
+// TestReferrersInTheCacheAreKnown: whatever the origin says of them.
+func TestReferrersInTheCacheAreKnown(t *testing.T) {
+	list := &claiming{}
+	s := newSite(t, siteOptions{origin: func(w *watched) registry.Reader { list.watched = w; return list }})
+	image := registrytest.PushImage(t, s.upstream, theirApp, "v1").Manifest
+	theirs := signature(t, s.upstream, theirApp, image, signType)
+	list.list = []oci.Descriptor{{MediaType: oci.MediaTypeIndex, Digest: theirs.Digest, Size: 1, ArtifactType: sbomType}}
+	for _, want := range []oci.Descriptor{list.list[0], {MediaType: oci.MediaTypeImage, Size: int64(len(theirs.Content)), ArtifactType: signType}} {
+		got, _, err := s.listed(t, image.Digest, want.ArtifactType)
+		if err != nil || len(got) != 1 || got[0].Size != want.Size || got[0].MediaType != want.MediaType {
+			t.Errorf("listed as %+v, %v; want %+v", got, err, want)
+		}
+		registrytest.WantManifest(t, s, ourApp, oci.DigestRef(theirs.Digest), theirs)
+	}
+}
+
 // TestReferrersTooLongToKeep: a list beyond 4 MiB is served, and asked for again.
 func TestReferrersTooLongToKeep(t *testing.T) {
 	list := &claiming{}

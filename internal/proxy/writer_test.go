@@ -115,8 +115,10 @@ func TestPushUpload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if u, err = s.ResumeUpload(t.Context(), ourApp, u.ID()); err != nil {
-		t.Fatalf("resume it under the repository's other name: %v", err)
+	for _, name := range []string{ourApp, "hub/app"} {
+		if u, err = s.ResumeUpload(t.Context(), name, u.ID()); err != nil {
+			t.Fatalf("resume it as of %s: %v", name, err)
+		}
 	}
 	d := oci.SHA256.FromBytes(content)
 	if _, err := u.Commit(t.Context(), 0, bytes.NewReader(content), d); err != nil {

@@ -61,6 +61,15 @@ func (p *Proxy) Library() bool {
 	})
 }
 
+// Upstream is what the upstream calls a repository that clients may call by a
+// shorter name.
+func (p *Proxy) Upstream(repo string) string {
+	if repo != "" && p.Library() && !strings.Contains(repo, "/") {
+		return "library/" + repo
+	}
+	return repo
+}
+
 // AllNamespaces are the values of ns, in their normal form, that mean p.
 func (p *Proxy) AllNamespaces() (all []string) {
 	for _, ns := range append([]string{p.Name}, p.Namespaces...) {

@@ -88,11 +88,14 @@ func TestPause(t *testing.T) {
 // TestNoPause: a failure that does not say when to come back is the breaker's
 // business.
 func TestNoPause(t *testing.T) {
-	s := scripted(t, status(503))
-	u := open(t, upstream.Options{Endpoints: []string{s.URL}, Pauses: &table{}})
+	s, shared := scripted(t, status(503)), &table{}
+	u := open(t, upstream.Options{Endpoints: []string{s.URL}, Pauses: shared})
 	registrytest.WantCode(t, "resolve", resolve(t, u), registry.Unavailable)
 	s.now(serve)
 	wantCode(t, "resolve", resolve(t, u), 0)
+	if len(shared.until) != 0 {
+		t.Errorf("others were told of pauses: %v", shared.until)
+	}
 }
 
 // TestPausesAreLookedUpNowAndThen: not with each request.
@@ -121,6 +124,38 @@ func TestPausesThatCannotBeTold(t *testing.T) {
 	registrytest.WantCode(t, "resolve", resolve(t, u), registry.TooManyRequests)
 	s.now(serve)
 	wantLater(t, "resolve", resolve(t, u), registry.TooManyRequests, time.Minute, time.Minute)
+}
+
+// TestPauseWhileWaiting: who waited for its turn when the pause began is not sent,
+// and does not keep its place.
+func TestPauseWhileWaiting(t *testing.T) {
+	now := newClock()
+	arrived, answer := make(chan bool), make(chan bool)
+	s := scripted(t, func(w http.ResponseWriter, r *http.Request) {
+		arrived <- true
+		<-answer
+		status(429, "Retry-After", "60")(w, r)
+	})
+	u := open(t, upstream.Options{Endpoints: []string{s.URL}, Now: now.now, Limits: upstream.Limits{Connections: 1}})
+	results := make(chan error)
+	ask := func() { _, err := u.Resolve(t.Context(), "team/app", v1); results <- err }
+	go ask()
+	<-arrived
+	go ask()
+	for u.Status().Queued == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	close(answer)
+	for range 2 {
+		registrytest.WantCode(t, "resolve", <-results, registry.TooManyRequests)
+	}
+	s.wantAsked(t, "in all", "HEAD manifests/v1")
+	s.now(serve)
+	now.move(time.Minute)
+	wantCode(t, "afterwards", resolve(t, u), 0)
+	if n := u.Status().InFlight; n != 0 {
+		t.Errorf("%d under way in the end", n)
+	}
 }
 
 // TestPauseOfAMirror: the registry itself, or another mirror, is not left alone
