@@ -446,15 +446,25 @@ func TestEvictBusy(t *testing.T) {
 	reading.Wait()
 	s.pullAll(t, "v1", image)
 	s.advance(24 * time.Hour)
-	meanwhile = func(registry.Registry) {
-		meanwhile = nil
-		s.pull(t, oci.TagRef("v1"))
+	for what, use := range map[string]func(){
+		"here": func() { s.pull(t, oci.TagRef("v1")) },
+		"through another process": func() {
+			use := meta.ProxyUse{Repository: ourApp, Digest: image.Manifest.Digest, At: s.now()}
+			if err := s.state.TouchProxyManifests(t.Context(), []meta.ProxyUse{use}); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		meanwhile = func(registry.Registry) {
+			meanwhile = nil
+			use()
+		}
+		if got := s.evict(t, budget); got != (proxy.Freed{Busy: 1}) {
+			t.Errorf("of what was used %s meanwhile %+v were freed", what, got)
+		}
+		s.wantKept(t, "what was used "+what+" meanwhile", true, image)
+		s.advance(24 * time.Hour)
 	}
-	if got := s.evict(t, budget); got != (proxy.Freed{Busy: 1}) {
-		t.Errorf("of what was used meanwhile %+v were freed", got)
-	}
-	s.wantKept(t, "what was used meanwhile", true, image)
-	s.advance(24 * time.Hour)
 	if got := s.evict(t, budget); got.Images != 1 || got.Busy != 0 {
 		t.Errorf("when nobody reads %+v were freed", got)
 	}
@@ -541,7 +551,7 @@ func TestEvictionMeetsAPush(t *testing.T) {
 	var mine registry.Manifest
 	meanwhile = func(registry.Registry) {
 		meanwhile = nil
-		mine = signature(t, s, ourApp, image.Manifest, signType)
+		mine = signature(t, s.cache, ourApp, image.Manifest, signType) // through another process
 	}
 	if got := s.evict(t, proxy.Budget{MaxIdle: time.Hour}); got.Images != 1 {
 		t.Errorf("freed were %+v, want the image", got)
