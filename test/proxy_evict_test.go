@@ -12,7 +12,8 @@ import (
 
 // 29: when the cache is full the image that was used least lately goes with all
 // that it alone has. What others share stays, who reads goes on, and the image
-// comes back when it is asked for.
+// comes back when it is asked for. What was signed here stays, with what that is
+// a signature of.
 func evicted(k *cacheCheck) {
 	const own, common = 12 << 20, 4 << 20
 	// Three images with what they share are 40 MiB, four are 52: of 56 MiB that is
@@ -32,8 +33,9 @@ func evicted(k *cacheCheck) {
 			pull(tag)
 			k.idle(images[tag].Digest, time.Hour) // uses are noted by the minute
 		}
-		signature := k.attach(k.name+"/"+app, images["b"].Descriptor, "a/b", map[string]string{"made": "here"})
-		pull("a") // so that b is the one
+		signature := k.attach(k.name+"/"+app, images["c"].Descriptor, "a/b", map[string]string{"made": "here"})
+		k.idle(images["c"].Digest, time.Hour) // longer than the others
+		pull("a")                             // so that b is the one
 		k.usedAfter(images["a"].Digest, images["c"].Digest)
 		reading, err := begin(k.client, k.path("blobs", images["b"].Blobs[1].Digest))
 		if err != nil {
@@ -63,7 +65,7 @@ func evicted(k *cacheCheck) {
 				k.t.Errorf("%s of the image that went: %d", s.asked, s.status)
 			}
 		}
-		k.get(k.path("manifests", signature.Digest)).gives(signature.Content) // what was pushed here is not the cache's to take
+		k.get(k.path("manifests", signature.Digest)).gives(signature.Content)
 		up.Start()
 		for end := time.Now().Add(patienceOfTest); ; time.Sleep(500 * time.Millisecond) { // a breaker may be open
 			if s := k.get(k.path("manifests", "b")); s.status == 200 || time.Now().After(end) {
