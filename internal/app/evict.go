@@ -41,6 +41,10 @@ func (p *proxies) evictAll(ctx context.Context) (freed map[string]proxy.Freed, e
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(held.proxies)) {
 		run := held.proxies[name]
+		if err := p.ensureProject(ctx, name, "proxy"); err != nil { // one that was deleted may be gone by now
+			errs = append(errs, err)
+			continue
+		}
 		got, err := run.proxy.Evict(ctx, budgetOf(run.want.spec, usage, p.config.ProxyCacheSize()))
 		if got != (proxy.Freed{}) {
 			freed[name] = got
