@@ -62,7 +62,11 @@ func TestPurge(t *testing.T) {
 	if got := s.purge(t, "", ""); got.Images != 4 || s.used(t) != 0 {
 		t.Errorf("of all %+v were purged, and %d bytes are left", got, s.used(t))
 	}
-	come()
+	// What was absent is asked for again.
+	registrytest.WantNoManifest(t, s, ourApp, oci.TagRef("late"))
+	registrytest.PushManifest(t, s.upstream, theirApp, one.Manifest, "late")
+	s.purge(t, ourApp, "")
+	registrytest.WantManifest(t, s, ourApp, oci.TagRef("late"), one.Manifest)
 	for _, repo := range []string{"library/app", "hubs/app", "hub"} {
 		_, err := s.Purge(t.Context(), repo, "")
 		registrytest.WantCode(t, "purge elsewhere", err, registry.NameUnknown)

@@ -571,7 +571,7 @@ func TestEvictionMeetsAPush(t *testing.T) {
 // with the next run.
 func TestEvictInterrupted(t *testing.T) {
 	budget := proxy.Budget{MaxIdle: time.Hour}
-	for after := 1; ; after += (after + 2) / 3 { // more of the first ones, which are of manifests
+	for after := 1; ; after *= 2 { // the first ones are of manifests
 		cut := &interrupted{before: new(func(registry.Registry))}
 		s := newSite(t, siteOptions{ahead: longAgo, proxy: func(o *proxy.Options) { o.Prefetch = []string{"*", "cosign"} },
 			cache: func(r registry.Registry) registry.Registry { cut.Registry = r; return cut }})
