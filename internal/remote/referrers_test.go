@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ type lister struct {
 	api  http.HandlerFunc // of /v2/<name>/referrers/
 	tag  string           // index under the referrers tag; "": none
 	now  time.Time
+	mu   sync.Mutex
 	asks map[string]int // by kind
 	r    *remote.Registry
 }
@@ -39,15 +41,28 @@ func newLister(t *testing.T, l *lister) *lister {
 func (l *lister) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case strings.Contains(r.URL.Path, "/referrers/"):
-		l.asks["api"]++
+		l.note("api")
 		l.api(w, r)
 	case strings.HasSuffix(r.URL.Path, "/manifests/"+indexDigest.ReferrersTag()) && l.tag != "":
-		l.asks["tag"]++
+		l.note("tag")
 		manifest(l.tag, "")(w, r)
 	default:
-		l.asks["tag"]++
+		l.note("tag")
 		w.WriteHeader(http.StatusNotFound)
 	}
+}
+
+func (l *lister) note(kind string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asks[kind]++
+}
+
+// asked is how often something of a kind was asked for.
+func (l *lister) asked(kind string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asks[kind]
 }
 
 // all lists the referrers of index, as upstream has them.
@@ -93,8 +108,8 @@ func TestAllReferrersByPage(t *testing.T) {
 	if d := list[0]; d.ArtifactType != "a/b" || d.Annotations["x"] != "y" || d.Size != 5 || d.MediaType != oci.MediaTypeImage {
 		t.Errorf("the first is %+v", d)
 	}
-	if l.asks["api"] != 3 || l.asks["tag"] != 0 {
-		t.Errorf("asked %v", l.asks)
+	if l.asked("api") != 3 || l.asked("tag") != 0 {
+		t.Errorf("asked the API %d times, for the tag %d times", l.asked("api"), l.asked("tag"))
 	}
 }
 
@@ -135,18 +150,18 @@ func TestNoReferrersAPI(t *testing.T) {
 					t.Fatalf("%d: listed %v, tagged %v, %v", i, list, tagged, err)
 				}
 			}
-			first := l.asks["api"]
+			first := l.asked("api")
 			if per := first; c.remembered && per > 2 || !c.remembered && per != 3 {
 				t.Errorf("asked the API %d times", per)
 			}
 			l.now = l.now.Add(59 * time.Minute)
 			l.all(t)
-			if c.remembered && l.asks["api"] != first {
+			if c.remembered && l.asked("api") != first {
 				t.Error("asked again within the hour")
 			}
 			l.now = l.now.Add(2 * time.Minute)
 			l.all(t)
-			if l.asks["api"] == first {
+			if l.asked("api") == first {
 				t.Error("never asked again")
 			}
 			l.tag = ""
@@ -202,8 +217,8 @@ func TestReferrersNotKnown(t *testing.T) {
 			l := newLister(t, &lister{api: c.api, tag: listing(otherDigest)})
 			list, tagged, err := l.all(t)
 			registrytest.WantCode(t, "list", err, c.code)
-			if len(list) != 0 || tagged || l.asks["tag"] != 0 {
-				t.Errorf("listed %v, tagged %v; asked %v", list, tagged, l.asks)
+			if len(list) != 0 || tagged || l.asked("tag") != 0 {
+				t.Errorf("listed %v, tagged %v; asked for the tag %d times", list, tagged, l.asked("tag"))
 			}
 			if errors.Is(err, registry.ErrRefused) != (c.code == registry.NameUnknown) {
 				t.Errorf("refused is wrong: %v", err)
