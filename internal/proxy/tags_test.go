@@ -753,7 +753,7 @@ func TestTagsBreakOff(t *testing.T) {
 	}{
 		"in the middle": {func(yield func(string, error) bool) { _ = yield("a", nil) && yield("", errDown) }, "a", registry.Unavailable},
 		"nonsense": {func(yield func(string, error) bool) {
-			_ = yield("a", nil) && yield("../x", nil) && yield("\"", nil) && yield("b", nil) && yield("a", nil) && yield("b", nil)
+			_ = yield("a", nil) && yield("a/x", nil) && yield("a\"", nil) && yield("", nil) && yield("b", nil) && yield("a", nil) && yield("b", nil)
 		}, "a b v1", 0},
 		"without end": {func(yield func(string, error) bool) {
 			for ok := yield("a", nil); ok; ok = yield("!", nil) {
@@ -780,6 +780,23 @@ func TestTagsBreakOff(t *testing.T) {
 	}
 }
 
+// walkedCache notes which repositories were listed.
+type walkedCache struct {
+	registry.Registry
+	names []string
+}
+
+func (w *walkedCache) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for name, err := range w.Registry.Repositories(ctx, after) {
+			if w.names = append(w.names, name); !yield(name, err) {
+				return
+			}
+		}
+	}
+}
+
+// TestListsAreOfThisProxyOnly, also what is walked over: others may have much more.
 func TestListsAreOfThisProxyOnly(t *testing.T) {
 	s := newPullStack(t)
 	cache := s.cache.Registry
@@ -793,6 +810,16 @@ func TestListsAreOfThisProxyOnly(t *testing.T) {
 		registrytest.WantList(t, "repositories after "+after, s.Repositories(t.Context(), after), mine[i:]...)
 	}
 	registrytest.WantList(t, "repositories after all", s.Repositories(t.Context(), "zzz"))
+	walked := &walkedCache{Registry: cache}
+	p, err := New(s.origin, walked, Options{Name: "hub", State: s.db, Spool: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	registrytest.WantList(t, "repositories", p.Repositories(t.Context(), ""), mine...)
+	if want := append(slices.Clone(mine), "hub0/app"); !slices.Equal(walked.names, want) {
+		t.Errorf("%v were read, want %v", walked.names, want)
+	}
 	found := map[string]bool{}
 	for _, repo := range registrytest.Collect(t, s.Holders(t.Context(), "hub/a", oci.SHA256.FromBytes(content))) {
 		found[repo] = true
