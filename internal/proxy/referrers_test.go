@@ -14,6 +14,14 @@ import (
 	"github.com/berth-registry/berth/internal/proxy"
 	"github.com/berth-registry/berth/internal/registry"
 	"github.com/berth-registry/berth/internal/registry/registrytest"
+	"github.com/berth-registry/berth/internal/remote"
+	"github.com/berth-registry/berth/internal/upstream"
+)
+
+// What stands before real registries says where its lists come from.
+var (
+	_ proxy.ReferrersLister = (*remote.Registry)(nil)
+	_ proxy.ReferrersLister = (*upstream.Registry)(nil)
 )
 
 const (
