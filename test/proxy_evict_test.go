@@ -1,8 +1,10 @@
 package test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -19,24 +21,27 @@ func evicted(k *cacheCheck) {
 	// Three images with what they share are 40 MiB, four are 52: of 56 MiB that is
 	// above nine tenths, and one less is below eight.
 	up := k.upstream(spec{"cache": spec{"size": "56MiB"}})
-	k.run(func() {
-		shared := upstreamtest.Bytes(2900, common)
-		images := map[string]upstreamtest.Image{}
-		pull := func(tag string) {
-			k.t.Helper()
-			if _, ok := images[tag]; !ok {
-				images[tag] = up.AddImageOf(app, tag, uint64(tag[0]), shared, upstreamtest.Bytes(uint64(2900+int(tag[0])), own))
-			}
-			k.repo().same(tag, images[tag].Digest)
+	shared, images := upstreamtest.Bytes(2900, common), map[string]upstreamtest.Image{}
+	pull := func(tag string) {
+		k.t.Helper()
+		if _, ok := images[tag]; !ok {
+			images[tag] = up.AddImageOf(app, tag, uint64(tag[0]), shared, upstreamtest.Bytes(uint64(2900+int(tag[0])), own))
 		}
+		k.repo().same(tag, images[tag].Digest)
+	}
+	var signature upstreamtest.Image
+	k.run(func() {
 		for _, tag := range []string{"a", "b", "c"} {
 			pull(tag)
-			k.idle(images[tag].Digest, time.Hour) // uses are noted by the minute
 		}
-		signature := k.attach(k.name+"/"+app, images["c"].Descriptor, "a/b", map[string]string{"made": "here"})
-		k.idle(images["c"].Digest, time.Hour) // longer than the others
-		pull("a")                             // so that b is the one
-		k.usedAfter(images["a"].Digest, images["c"].Digest)
+		signature = k.attach(k.name+"/"+app, images["c"].Descriptor, "a/b", map[string]string{"made": "here"})
+	})
+	k.again(func() { // all uses were noted when it stopped
+		for tag, ago := range map[string]time.Duration{"a": 2 * time.Hour, "b": time.Hour, "c": 3 * time.Hour} {
+			k.idle(images[tag].Digest, ago)
+		}
+		pull("a") // so that b is the one, for c is signed
+		k.usedAfter(images["a"].Digest, images["b"].Digest)
 		reading, err := begin(k.client, k.path("blobs", images["b"].Blobs[1].Digest))
 		if err != nil {
 			k.t.Fatal(err)
@@ -44,7 +49,7 @@ func evicted(k *cacheCheck) {
 		pull("d")
 		for end := time.Now().Add(3 * patienceOfTest); k.hasRow(images["b"].Digest); time.Sleep(200 * time.Millisecond) {
 			if time.Now().After(end) {
-				k.t.Fatal("nothing was evicted")
+				k.t.Fatalf("nothing was evicted:\n%s\n%+v", k.dump(), images)
 			}
 		}
 		if err := reading.rest(images["b"].Blobs[1].Digest); err != nil {
@@ -74,6 +79,28 @@ func evicted(k *cacheCheck) {
 		}
 		pull("b")
 	})
+}
+
+// dump tells what the database has of the cache, for a message.
+func (k *cacheCheck) dump() string {
+	var lines strings.Builder
+	rows, err := k.c.rows.Query("SELECT digest, fetched_at, used_at FROM proxy_manifests WHERE proxy = $1 ORDER BY used_at", k.name)
+	if err != nil {
+		return err.Error()
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var digest string
+		var fetched, used int64
+		if err := rows.Scan(&digest, &fetched, &used); err != nil {
+			return err.Error()
+		}
+		fmt.Fprintf(&lines, "%.20s fetched %s used %s\n", digest, time.UnixMilli(fetched).Format(time.TimeOnly), time.UnixMilli(used).Format(time.TimeOnly))
+	}
+	var usage int64
+	err = k.c.rows.QueryRow("SELECT u.storage FROM projects p JOIN project_usage u ON u.project_id = p.id WHERE p.name = $1", k.name).Scan(&usage)
+	fmt.Fprintf(&lines, "%d bytes in use, %v; now it is %s", usage, err, time.Now().Format(time.TimeOnly))
+	return lines.String()
 }
 
 // hasRow says whether a manifest is known to have come from upstream.
@@ -114,7 +141,7 @@ func (k *cacheCheck) usedAfter(later, earlier string) {
 			return
 		}
 		if time.Now().After(end) {
-			k.t.Fatal("a use was not noted")
+			k.t.Fatalf("a use was not noted:\n%s", k.dump())
 		}
 	}
 }

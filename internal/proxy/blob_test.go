@@ -201,9 +201,12 @@ func TestOtherRepositoryHasIt(t *testing.T) {
 	registrytest.PushBlob(t, s.store, "library/secret", registrytest.Random(10))
 	takeAll(t, s.open(t, d, 0), content)
 	s.landed(t, d)
+	if _, err := s.Blob(t.Context(), "hub/library/web", d); err != nil {
+		t.Fatal(err)
+	}
+	s.wantCached(t, "hub/library/web", d, true)
 	registrytest.WantBlob(t, s.Registry, "hub/library/web", d, content)
 	s.origin.wantAsked(t, 2, 1)
-	s.wantCached(t, "hub/library/web", d, true)
 	_, err := s.Blob(t.Context(), "hub/library/secret", d)
 	registrytest.WantCode(t, "find a blob that another repository has", err, registry.BlobUnknown)
 	s.wantCached(t, "hub/library/secret", d, false)
@@ -245,6 +248,7 @@ func TestJoinedFromAnotherRepository(t *testing.T) {
 	takeAll(t, second, content)
 	s.landed(t, d)
 	s.origin.wantAsked(t, 2, 1)
+	s.sizes = sizes{} // as behind a restart
 	s.origin.look = func(string, oci.Digest) error { return errCut }
 	for _, repo := range []string{blobHere, "hub/library/web"} {
 		registrytest.WantBlob(t, s.Registry, repo, d, content)

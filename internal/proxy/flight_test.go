@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -109,6 +110,9 @@ func TestReaderLeaves(t *testing.T) {
 			}
 			leave()
 			first.Close()
+			if !s.flights.busy(d) {
+				t.Error("what is being fetched may be evicted")
+			}
 			g.to(large)
 			if others {
 				takeAll(t, second, content)
@@ -222,6 +226,65 @@ func TestResumesAreBounded(t *testing.T) {
 	}
 }
 
+// TestFailedFlightIsNotJoined: who hears that it failed begins another at once,
+// while the cache still tidies up.
+func TestFailedFlightIsNotJoined(t *testing.T) {
+	s := newBlobStack(t)
+	tidy := make(chan struct{})
+	s.cache = tidies{s.cache, tidy}
+	content := registrytest.Random(1000)
+	d := s.ship(t, content)
+	s.origin.body = func(n int, _ part, r io.ReadCloser) (io.ReadCloser, error) {
+		if n == 1 {
+			return body{bytes.NewReader(make([]byte, 1000)), r}, nil
+		}
+		return r, nil
+	}
+	_, err := s.find(t, d).Open(t.Context(), 0, 1000)
+	registrytest.WantCode(t, "open wrong bytes", err, registry.Faulty)
+	takeAll(t, s.open(t, d, 0), content)
+	close(tidy)
+	s.landed(t, d)
+	s.wantCached(t, blobHere, d, true)
+}
+
+// tidies is a cache whose uploads are not cancelled before the channel is closed.
+type tidies struct {
+	registry.Registry
+	when chan struct{}
+}
+
+func (c tidies) StartUpload(ctx context.Context, repo string, o registry.UploadOptions) (registry.Upload, error) {
+	u, err := c.Registry.StartUpload(ctx, repo, o)
+	return tidied{u, c.when}, err
+}
+
+type tidied struct {
+	registry.Upload
+	when chan struct{}
+}
+
+func (u tidied) Cancel(ctx context.Context) error {
+	<-u.when
+	return u.Upload.Cancel(ctx)
+}
+
+// TestReadIsNotEvicted: what was fetched is in use until its last reader leaves.
+func TestReadIsNotEvicted(t *testing.T) {
+	s := newBlobStack(t)
+	content := registrytest.Random(1 << 20)
+	d := s.ship(t, content)
+	r := s.open(t, d, 0)
+	if err := s.fetchBlob(t.Context(), blobHere, blobThere, d); err != nil {
+		t.Fatal(err)
+	}
+	if !s.flights.busy(d) {
+		t.Error("what is being read may be evicted")
+	}
+	takeAll(t, r, content)
+	s.landed(t, d)
+}
+
 // TestWrongBytes: nobody gets all of them, and nothing of them stays.
 func TestWrongBytes(t *testing.T) {
 	for name, size := range map[string]int{"large": 1 << 20, "small": 1000} {
@@ -261,16 +324,27 @@ func TestWrongBytes(t *testing.T) {
 	}
 }
 
-// TestTooManyBytes: an origin that sends more than it announced is at fault.
+// TestTooManyBytes: an origin that sends more than it was asked for is at fault,
+// also where there is no digest to find out by.
 func TestTooManyBytes(t *testing.T) {
 	s := newBlobStack(t)
 	content := registrytest.Random(1000)
 	d := s.ship(t, content)
-	s.origin.body = func(_ int, _ part, r io.ReadCloser) (io.ReadCloser, error) {
-		return body{io.MultiReader(bytes.NewReader(append(content, 0))), r}, nil
+	s.origin.body = func(_ int, p part, r io.ReadCloser) (io.ReadCloser, error) {
+		return body{bytes.NewReader(append(bytes.Clone(content[p.off:p.off+p.n]), 0)), r}, nil
 	}
 	_, err := s.find(t, d).Open(t.Context(), 0, 1000)
 	registrytest.WantCode(t, "open a blob with more bytes than announced", err, registry.Faulty)
+	if err := os.RemoveAll(s.spool); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.find(t, d).Open(t.Context(), 5, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.ReadAll(r)
+	r.Close()
+	registrytest.WantCode(t, "read a part that is longer than it is", err, registry.Faulty)
 	s.wantNothingLeft(t, 0)
 }
 

@@ -206,10 +206,9 @@ func (c *connection) Write([]byte) (int, error) {
 func (c *connection) ReadFrom(r io.Reader) (int64, error) {
 	part, ok := r.(*io.LimitedReader)
 	if !ok {
-		c.t.Fatalf("it was handed a %T", r)
-	}
-	if _, ok := part.R.(*os.File); !ok {
-		c.t.Fatalf("it was handed a part of a %T", part.R)
+		c.t.Errorf("it was handed a %T", r)
+	} else if _, ok := part.R.(*os.File); !ok {
+		c.t.Errorf("it was handed a part of a %T", part.R)
 	}
 	return c.got.ReadFrom(r)
 }

@@ -110,6 +110,24 @@ func TestClosedWhileRead(t *testing.T) {
 	})
 }
 
+// TestWhoLeavesABody: that it ends then says nothing of its host.
+func TestWhoLeavesABody(t *testing.T) {
+	j, ctx, _ := journeyOf(t, &Registry{})
+	left, leave := context.WithCancel(t.Context())
+	j.ctx = left
+	r, w := io.Pipe()
+	b := newBody(r, ctx, j)
+	leave()
+	w.CloseWithError(left.Err()) // as a transport ends a body
+	if _, err := io.ReadAll(b); !errors.Is(err, context.Canceled) {
+		t.Errorf("read: %v", err)
+	}
+	b.Close()
+	if j.breaker.failures != 0 {
+		t.Errorf("%d failures", j.breaker.failures)
+	}
+}
+
 // TestManyHosts: a registry that redirects to ever new hosts does not fill the
 // memory, and those that are not well are remembered longest.
 func TestManyHosts(t *testing.T) {

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -132,6 +133,34 @@ func TestFullQueue(t *testing.T) {
 			t.Errorf("in the end: %+v", g)
 		}
 	})
+}
+
+// TestLeavingAtTheGate: who leaves just when it gets its place gives it back.
+func TestLeavingAtTheGate(t *testing.T) {
+	for range 20 {
+		g := newGate(1, &queue{most: 1})
+		enter(t, g, false)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan bool)
+		go func() {
+			if leave, err := g.enter(ctx, false); err == nil {
+				leave()
+			}
+			close(done)
+		}()
+		for g.queue.waiting.Load() == 0 {
+			runtime.Gosched()
+		}
+		g.mu.Lock()
+		cancel()
+		time.Sleep(time.Millisecond) // it has heard, and waits for the lock
+		g.free(false)
+		g.mu.Unlock()
+		<-done
+		if g.count() != 0 || g.queue.waiting.Load() != 0 {
+			t.Fatalf("in the end: %+v", g)
+		}
+	}
 }
 
 // TestRequestRate: within no time of the length are more let through than are

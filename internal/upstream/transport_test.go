@@ -143,7 +143,7 @@ func withTLS(t *testing.T, c *tls.Config) (s *httptest.Server, file string) {
 	t.Helper()
 	s = httptest.NewUnstartedServer(http.HandlerFunc(serve))
 	s.TLS = c
-	s.EnableHTTP2 = true
+	s.EnableHTTP2 = c == nil
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // it complains of us
 	s.StartTLS()
 	t.Cleanup(s.Close)
