@@ -27,6 +27,7 @@ var ours = map[string][]string{
 	"internal/blob/memblob":          {"internal/blob"},
 	"internal/blob/s3blob":           {"internal/blob"},
 	"internal/blob/blobtest":         {"internal/blob"},
+	"internal/credential":            {"internal/registry"},
 	"internal/directory":             {"internal/access"},
 	"internal/hosted":                {"internal/registry", "internal/blob", "internal/meta", "internal/oci"},
 	"internal/jobs":                  {"internal/meta"},
@@ -42,14 +43,14 @@ var ours = map[string][]string{
 	"internal/registry/registrytest": {"internal/oci", "internal/registry"},
 	"internal/tracing":               {"internal/registry"},
 	"internal/remote":                {"internal/registry", "internal/oci"},
-	"internal/upstream":              {"internal/oci", "internal/registry", "internal/remote"},
+	"internal/upstream":              {"internal/credential", "internal/oci", "internal/registry", "internal/remote"},
 }
 
 // theirs are the modules that the product imports, and by which packages. Each
 // is justified in a record under docs/adr.
 var theirs = map[string][]string{
-	"github.com/aws/aws-sdk-go-v2":                                    {"internal/blob/s3blob", "internal/blob/s3blob/s3test"},
-	"github.com/aws/aws-sdk-go-v2/config":                             {"internal/blob/s3blob"},
+	"github.com/aws/aws-sdk-go-v2":                                    {"internal/blob/s3blob", "internal/blob/s3blob/s3test", "internal/credential"},
+	"github.com/aws/aws-sdk-go-v2/config":                             {"internal/blob/s3blob", "internal/credential"},
 	"github.com/aws/aws-sdk-go-v2/credentials":                        {"internal/blob/s3blob/s3test"},
 	"github.com/aws/aws-sdk-go-v2/service/s3":                         {"internal/blob/s3blob", "internal/blob/s3blob/s3test"},
 	"github.com/aws/smithy-go":                                        {"internal/blob/s3blob"},
@@ -68,14 +69,15 @@ var theirs = map[string][]string{
 	"go.opentelemetry.io/otel/sdk":                                    {"internal/tracing"},
 	"go.opentelemetry.io/otel/trace":                                  {"internal/tracing"},
 	"golang.org/x/crypto":                                             {"internal/auth"},
-	"golang.org/x/oauth2":                                             {"internal/oidc"},
+	"golang.org/x/net":                                                {"internal/credential"},
+	"golang.org/x/oauth2":                                             {"internal/credential", "internal/oidc"},
 	"modernc.org/sqlite":                                              {"internal/meta"},
 }
 
 // fronts speak HTTP, as servers or as clients; everything below them does not.
 var fronts = []string{
 	"cmd/berth", "internal/blob/s3blob", "internal/blob/s3blob/s3test", "internal/apiclient", "internal/apihttp", "internal/app", "internal/auth", "internal/authhttp",
-	"internal/clientaddr", "internal/metrics", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid", "internal/tracing",
+	"internal/clientaddr", "internal/credential", "internal/metrics", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid", "internal/tracing",
 	"internal/upstream",
 }
 

@@ -96,6 +96,9 @@ func (r *Registry) decodeError(resp *http.Response, req request) error {
 	return e
 }
 
+// errStorage is wrapped by the refusal of an address that a registry redirected to.
+var errStorage = errors.New("refused by the storage")
+
 // refused is the error for an answer that wants other credentials than ours.
 func (r *Registry) refused(resp *http.Response, req request, said wireError) error {
 	e := &registry.Error{Repo: req.repo, Err: &answer{resp.StatusCode, said.Code, said.Message}}
@@ -103,6 +106,7 @@ func (r *Registry) refused(resp *http.Response, req request, said wireError) err
 	case strayed(resp.Request):
 		// An address that was made for us and is not good (any more).
 		e.Code, e.Detail = registry.Unavailable, "the storage behind the upstream registry refuses the address that it gave; try again"
+		e.Err = fmt.Errorf("%w: %w", errStorage, e.Err)
 	case r.o.Refusals && req.repo != "":
 		e.Code, e.Err = registry.NameUnknown, fmt.Errorf("%w: %w", registry.ErrRefused, e.Err)
 	case classify(resp.StatusCode, said.Code, req.absent) == registry.Denied:
@@ -215,11 +219,10 @@ func (r *Registry) unreachable(ctx context.Context, req request, err error) erro
 	e := &registry.Error{Code: registry.Unavailable, Repo: req.repo,
 		Detail: fmt.Sprintf("no answer from the registry at %s; try again", r.base.Host), Err: err}
 	var certificate *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &certificate):
 		e.Code, e.Detail = registry.Faulty, fmt.Sprintf("the certificate of the registry at %s is not to be trusted", r.base.Host)
-	case errors.As(err, &record):
+	case errors.Is(err, http.ErrSchemeMismatch):
 		e.Code, e.Detail = registry.Faulty, fmt.Sprintf("the registry at %s does not speak TLS", r.base.Host)
 	}
 	return e

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/registry"
@@ -203,35 +202,4 @@ func malformed(err error) bool {
 // is for the other side to find.
 func (r *Registry) Holders(context.Context, string, oci.Digest) iter.Seq2[string, error] {
 	return func(func(string, error) bool) {}
-}
-
-// nextLink is the address of the next page (RFC 8288), nil if there is none.
-// It must lie at the registry's own address.
-func (r *Registry) nextLink(req request, resp *http.Response) (*url.URL, error) {
-	for _, line := range resp.Header.Values("Link") {
-		target, params, ok := strings.Cut(strings.TrimSpace(line), ">")
-		if !ok || !strings.HasPrefix(target, "<") || !isNext(params) {
-			continue
-		}
-		u, err := req.url.Parse(target[1:])
-		if err != nil {
-			return nil, faulty(req.repo, "the link to its next page is malformed")
-		}
-		own, ok := r.back(u)
-		if !ok || !strings.HasPrefix(own.Path, r.base.Path+"/v2/") {
-			return nil, faulty(req.repo, "the link to its next page leads elsewhere, to %.100q; that is not followed", u.Host)
-		}
-		return own, nil
-	}
-	return nil, nil
-}
-
-func isNext(params string) bool {
-	for param := range strings.SplitSeq(params, ";") {
-		key, value, _ := strings.Cut(strings.TrimSpace(param), "=")
-		if strings.EqualFold(key, "rel") && strings.EqualFold(strings.Trim(value, `"`), "next") {
-			return true
-		}
-	}
-	return false
 }

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -34,9 +35,10 @@ func (r *Registry) Resolve(ctx context.Context, repo string, ref oci.Ref) (oci.D
 	return m.Descriptor(), err
 }
 
-// inconclusive reports whether the answer to a HEAD calls for a GET.
+// inconclusive reports whether the answer to a HEAD calls for a GET. Addresses of
+// storage are often made for that alone.
 func (r *Registry) inconclusive(err error, absent registry.Code) bool {
-	return registry.IsCode(err, registry.Unsupported) || registry.IsCode(err, absent) && !r.o.Frugal
+	return registry.IsCode(err, registry.Unsupported) || errors.Is(err, errStorage) || registry.IsCode(err, absent) && !r.o.Frugal
 }
 
 // headDescriptor is the descriptor in the headers of an answer, if it is whole.

@@ -62,7 +62,7 @@ func (b *body) note(n int, err error) {
 	}
 	b.err = err
 	if b.j.ctx.Err() == nil {
-		b.j.breaker.fail(b.j.upstream.o.Now(), err)
+		b.j.failed(err)
 	}
 }
 

@@ -99,7 +99,7 @@ func later(code registry.Code, why string, wait time.Duration) *registry.Error {
 	return e
 }
 
-// enter lets a request through, which must end with leave, fail or succeed.
+// enter lets a request through, which ends with leave, fail or succeed.
 func (b *breaker) enter(now time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -117,6 +117,7 @@ func (b *breaker) leave() {
 	b.probing = false
 }
 
+// succeed ends a request that was answered.
 func (b *breaker) succeed() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -126,7 +127,8 @@ func (b *breaker) succeed() {
 	}
 }
 
-func (b *breaker) fail(now time.Time, err error) {
+// fail ends a request that failed; opened says that this was one too many.
+func (b *breaker) fail(now time.Time, err error) (opened bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.failures++
@@ -134,7 +136,9 @@ func (b *breaker) fail(now time.Time, err error) {
 	if b.probing || b.until.IsZero() && b.failures >= b.most {
 		b.until, b.code = now.Add(b.open*4/5+rand.N(b.open*2/5)), registry.Unavailable
 		b.probing = false
+		return true
 	}
+	return false
 }
 
 // hold opens the breaker because the host said until when not to be asked.

@@ -107,6 +107,11 @@ func (g *gate) take(bulk bool) {
 func (g *gate) leave(bulk bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.free(bulk)
+}
+
+// free gives a place to who has waited longest of those who may have it.
+func (g *gate) free(bulk bool) {
 	g.in--
 	if bulk {
 		g.inBulk--

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -69,9 +70,11 @@ func (p policy) control(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
+var errNotPublic = errors.New("is in none of the networks that may be dialled")
+
 func refusedAddress(address string) error {
-	e := registry.Errorf(registry.Faulty, "", "the upstream registry leads to an address that is not public; if it may, its network is to be named")
-	e.Err = fmt.Errorf("%s is in none of the networks that may be dialled", address)
+	e := registry.Errorf(registry.Faulty, "", "the upstream registry leads to an address that is not public, which is dialled only if its network is listed under networks")
+	e.Err = fmt.Errorf("%s %w", address, errNotPublic)
 	return e
 }
 

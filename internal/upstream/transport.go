@@ -47,6 +47,8 @@ func (u *Registry) connect() error {
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true, // bytes count as they were pushed
 		ForceAttemptHTTP2:      true,
+		// A connection that many share is found dead by asking.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: o.Header, PingTimeout: o.Connect},
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -56,6 +57,7 @@ func (t *trip) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	j.call.Status = resp.StatusCode
+	note(j.ctx, j.call)
 	j.answered(resp)
 	resp.Request = req
 	resp.Body = newBody(resp.Body, ctx, j)
@@ -125,14 +127,23 @@ func (j *journey) unanswered(err error) {
 		j.breaker.leave()
 		return
 	}
-	j.breaker.fail(j.upstream.o.Now(), err)
+	j.failed(err)
+}
+
+// failed tells the breaker, and an operator when it opens.
+func (j *journey) failed(err error) {
+	u := j.upstream
+	if j.breaker.fail(u.o.Now(), err) {
+		u.o.Log.Warn("a host of an upstream failed several times in a row; it is not asked for a while",
+			"upstream", u.o.Name, "host", j.call.Host, "role", j.call.Role, "error", err)
+	}
 }
 
 // answered takes in what the beginning of an answer says of the other side.
 func (j *journey) answered(resp *http.Response) {
 	now := j.upstream.o.Now()
 	if resp.StatusCode >= 500 && resp.StatusCode != http.StatusNotImplemented {
-		j.breaker.fail(now, errors.New("it answered "+resp.Status))
+		j.failed(fmt.Errorf("it answered %d", resp.StatusCode))
 	} else {
 		j.breaker.succeed()
 	}

@@ -83,7 +83,8 @@ type Limits struct {
 	// Connections bounds the requests under way, bodies that are being read
 	// included. One in eight is kept for what is short. 0: 32.
 	Connections int
-	// Queue bounds how many wait. Who is too many is told TooManyRequests. 0: 1000.
+	// Queue bounds how many wait. Who is too many is told TooManyRequests. 0: 1000;
+	// negative: nobody waits.
 	Queue int
 	// Requests bounds those sent to registry and token service within any time
 	// of Per. 0: no bound.
@@ -122,6 +123,8 @@ type endpoint struct {
 	pause    pause
 	budget   budget
 	distrust distrust
+	// authorizer is nil where we are anonymous.
+	authorizer Authorizer
 }
 
 // New makes the client of an upstream. The caller closes it.
@@ -172,6 +175,7 @@ func (u *Registry) endpoint(address string, last bool) (*endpoint, error) {
 		}
 		if a != nil {
 			o.Authorization, o.Challenged = a.Authorization, a.Challenged
+			e.authorizer = a
 		}
 	}
 	e.remote, err = remote.New(address, o)
