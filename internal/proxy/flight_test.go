@@ -365,6 +365,19 @@ func TestTooFewBytes(t *testing.T) {
 	s.wantNothingLeft(t, 0)
 }
 
+// TestStreamThatEndsEarly is an error, however it is read.
+func TestStreamThatEndsEarly(t *testing.T) {
+	for name, read := range map[string]func(*reader) error{
+		"Read":    func(r *reader) error { _, err := io.ReadAll(r); return err },
+		"WriteTo": func(r *reader) error { _, err := io.Copy(io.Discard, r); return err },
+	} {
+		r := &reader{ctx: t.Context(), pos: 3, end: 10, stream: io.NopCloser(bytes.NewReader(make([]byte, 6)))}
+		if err := read(r); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestRange: any part can be read, cold, while it comes, and warm.
 func TestRange(t *testing.T) {
 	s := newBlobStack(t)
@@ -539,6 +552,11 @@ func TestReplicasFetchOnce(t *testing.T) {
 		t.Errorf("%d of two replicas fetched", gets)
 	}
 	b.wantSeen(t, "fetch")
+	a.landed(t, d)
+	b.landed(t, d)
+	if _, free, err := a.db.LeaseProxy(t.Context(), "hub blob "+d.String(), time.Second); !free || err != nil {
+		t.Errorf("the lease was not given back: %v", err)
+	}
 }
 
 // TestReplicaTakesOver: who waited fetches when the other gives up.
