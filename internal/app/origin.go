@@ -6,13 +6,13 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/berth-registry/berth/internal/credential"
 	"github.com/berth-registry/berth/internal/metrics"
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/proxyspec"
 	"github.com/berth-registry/berth/internal/registry"
+	"github.com/berth-registry/berth/internal/remote"
 	"github.com/berth-registry/berth/internal/upstream"
 )
 
@@ -48,16 +48,16 @@ func (p *proxies) upstreamOptions(s proxyspec.Proxy) upstream.Options {
 }
 
 // authorizing shows the credentials of a spec to the upstream itself, and to
-// mirrors that share its host; to others it is nobody.
+// mirrors at its origin; to others it is nobody.
 func authorizing(s proxyspec.Proxy) func(*url.URL, http.RoundTripper) (upstream.Authorizer, error) {
 	endpoints := s.Endpoints()
-	itself := ""
+	var itself *url.URL // nil of what is no address: upstream.New says so
 	if len(endpoints) > 0 {
-		itself = hostOfURL(endpoints[len(endpoints)-1])
+		itself, _ = remote.ParseAddress(endpoints[len(endpoints)-1])
 	}
 	return func(endpoint *url.URL, tokens http.RoundTripper) (upstream.Authorizer, error) {
 		source := credential.Anonymous()
-		if strings.EqualFold(endpoint.Host, itself) {
+		if itself != nil && endpoint.Scheme == itself.Scheme && endpoint.Host == itself.Host {
 			var err error
 			if source, err = sourceOf(s.Credential, endpoint, tokens); err != nil {
 				return nil, err

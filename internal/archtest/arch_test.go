@@ -47,7 +47,6 @@ var ours = map[string][]string{
 	"internal/registry/registrytest": {"internal/oci", "internal/registry"},
 	"internal/tracing":               {"internal/registry"},
 	"internal/remote":                {"internal/oci", "internal/registry"},
-	"internal/remote":                {"internal/registry", "internal/oci"},
 	"internal/upstream":              {"internal/credential", "internal/oci", "internal/registry", "internal/remote"},
 	"internal/virtual":               {"internal/oci", "internal/registry"},
 }
