@@ -14,7 +14,7 @@ import (
 
 	"github.com/berth-registry/berth/internal/apiclient"
 	"github.com/berth-registry/berth/internal/app"
-	"github.com/berth-registry/berth/internal/config"
+	"github.com/berth-registry/berth/internal/notation"
 )
 
 const (
@@ -64,7 +64,7 @@ func parseInstant(s string, now time.Time) (*time.Time, error) {
 	if s == "" {
 		return nil, nil
 	}
-	if d, err := config.ParseDuration(s); err == nil {
+	if d, err := notation.ParseDuration(s); err == nil {
 		return new(now.Add(-d).UTC()), nil
 	}
 	for _, layout := range []string{time.RFC3339, time.DateOnly, "2006-01-02T15:04", time.DateTime} {

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/berth-registry/berth/internal/config"
+	"github.com/berth-registry/berth/internal/notation"
 )
 
 // durationFlag is a flag such as 90d or 12h; zero where it was not given.
@@ -18,7 +18,7 @@ func (d *durationFlag) String() string { return "" }
 func (d *durationFlag) Type() string   { return "duration" }
 
 func (d *durationFlag) Set(s string) error {
-	v, err := config.ParseDuration(s)
+	v, err := notation.ParseDuration(s)
 	if err == nil && v == 0 {
 		err = fmt.Errorf("must be more than nothing")
 	}

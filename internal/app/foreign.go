@@ -10,9 +10,10 @@ import (
 // foreign reports whether a request may be the work of a page of another site
 // in a browser on this machine: one that says so, or one that came here under a
 // name that a stranger may have pointed to it. Where nobody is asked to log in,
-// such a page would have all that there is.
-func foreign(r *http.Request) bool {
-	return http.NewCrossOriginProtection().Check(r) != nil || !ownName(r.Host)
+// such a page would have all that there is. own reports whether a request came by
+// a name that was given to this server on purpose.
+func foreign(r *http.Request, own func(*http.Request) bool) bool {
+	return http.NewCrossOriginProtection().Check(r) != nil || !ownName(r.Host) && !own(r)
 }
 
 // ownName reports whether no stranger can make host lead here: an address, or a

@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/config"
 	"github.com/berth-registry/berth/internal/hosted"
 )
@@ -19,7 +20,11 @@ func CollectDry(ctx context.Context, c *config.Config, asJSON bool, s Streams) e
 	}
 	defer db.Close()
 	// Nothing is asked of the blob store: what goes is known from rows alone.
-	r := hosted.New(db, nil, registryOptions(c))
+	caches, err := cachesOf(ctx, c, db)
+	if err != nil {
+		return err
+	}
+	r := hosted.New(db, nil, registryOptions(c, func(repo string) bool { return caches[access.ProjectOf(repo)] }))
 	p := &plan{w: s.Out, now: time.Now(), sums: map[string]*planSum{}}
 	for candidate, err := range r.Candidates(ctx) {
 		if err != nil {

@@ -186,6 +186,7 @@ func (s *site) sample(ctx context.Context) {
 	for {
 		s.ready.check()
 		s.sampleBacklog(ctx)
+		s.proxies.sampleUsage(ctx)
 		select {
 		case <-ctx.Done():
 			return

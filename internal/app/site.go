@@ -55,6 +55,7 @@ type site struct {
 	tracer    *tracing.Tracer // nil: requests are not traced
 	observers []registry.Observer
 	jobs      *jobs.Runner // which the caller of newSite runs
+	proxies   *proxies
 	ready     *readiness
 	handler   http.Handler
 
@@ -64,7 +65,7 @@ type site struct {
 
 // newSite builds a site over an opened store and starts what it does beside
 // requests. The caller closes it after the last request, before the store.
-func newSite(ctx context.Context, c *config.Config, st *store, version string, log *slog.Logger) (*site, error) {
+func newSite(ctx context.Context, c *config.Config, st *store, version string, log *slog.Logger) (_ *site, err error) {
 	s := &site{config: c, store: st, server: version, log: log, directory: directory.New(st.db), ready: &readiness{store: st, log: log}, metrics: st.metrics}
 	if err := s.trace(ctx); err != nil {
 		return nil, err
@@ -79,15 +80,21 @@ func newSite(ctx context.Context, c *config.Config, st *store, version string, l
 	s.limits = limit.New(s.directory, st.db, limit.Options{Log: log})
 	s.trail = recorder.New(st.db, recorder.Options{Log: log, Status: ocihttp.Status})
 	s.showState()
-	s.jobs = jobs.New(jobs.Options{Store: st.db, Log: log, OnRun: st.metrics.Job, Jobs: []jobs.Job{collecting(c, st, log), s.upkeeping()}})
+	if s.proxies, err = newProxies(ctx, c, st, log); err != nil {
+		return nil, errors.Join(err, s.trail.Close(ctx))
+	}
+	s.jobs = jobs.New(jobs.Options{Store: st.db, Log: log, OnRun: st.metrics.Job, Jobs: []jobs.Job{collecting(c, st, log), s.upkeeping(), s.proxies.evicting()}})
+	s.proxies.evict = s.soon(evictJob)
 	root, err := s.routes()
 	if err != nil {
+		s.proxies.close()
 		return nil, errors.Join(err, s.trail.Close(ctx))
 	}
 	s.handler = s.traced(s.metrics.Running(clientaddr.New(c.TrustedProxies()).Handler(root)))
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.background.Go(func() { s.limits.Run(ctx) })
 	s.background.Go(func() { s.keepSigning(ctx) })
+	s.background.Go(func() { s.proxies.run(ctx) })
 	if c.Admin.Listen != "" {
 		s.background.Go(func() { s.sample(ctx) })
 	}
@@ -100,6 +107,7 @@ func (s *site) closeWithin(limit time.Duration) {
 	defer cancel()
 	s.stop()
 	s.background.Wait()
+	s.proxies.close()
 	s.callers.Close()
 	s.limits.Close(ctx)
 	if err := s.trail.Close(ctx); err != nil {
@@ -166,12 +174,12 @@ func (s *site) routes() (http.Handler, error) {
 		return nil, err
 	}
 	return &root{
-		oci: ocihttp.New(ocihttp.Options{
+		oci: s.proxies.routed(ocihttp.New(ocihttp.Options{
 			Open: s.registryFor, Identify: s.identify, MayPush: s.mayPush, Challenge: challenges.Value,
 			Log: s.log, BodyIdle: s.config.HTTP.BodyIdle,
 			Redirect: redirects(s.config), RedirectTTL: s.config.Storage.S3.RedirectTTL,
 			Answered: s.answered,
-		}),
+		})),
 		api: s.metrics.Counted("api", apihttp.New(apihttp.Options{
 			Manage: s.manager(), Identify: s.identify, Log: s.log, Version: s.server,
 		}), answeredElsewhere),
@@ -255,7 +263,7 @@ func (s *site) validateRule(r access.TrustRule) error {
 // registryFor is the registry as a caller may see and use it.
 func (s *site) registryFor(id auth.Identity) registry.Registry {
 	before, after, bytes := s.limits.For(id)
-	guarded := registry.Guard(s.store.registry, decided(before), decided(s.policy.For(id)), decided(after))
+	guarded := registry.Guard(live{s.proxies}, decided(before), decided(s.policy.For(id)), decided(after))
 	return registry.Observe(guarded, append(s.observers, s.trail.Observer(), bytes)...)
 }
 
@@ -275,7 +283,7 @@ func decided(check registry.Check) registry.Check {
 func (s *site) identify(r *http.Request) (auth.Identity, error) {
 	id, err := s.callers.Identify(r)
 	switch {
-	case err == nil && id.Kind == access.Local && !s.config.InsecureAnonymous && foreign(r):
+	case err == nil && id.Kind == access.Local && !s.config.InsecureAnonymous && foreign(r, s.proxies.serves):
 		return auth.Identity{}, &registry.Error{Code: registry.Unauthorized, Err: auth.ErrCredentials,
 			Detail: "pages of other sites may not use this registry; use localhost, or --auth required and log in"}
 	case err == nil:

@@ -7,8 +7,10 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
+	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/blob"
 	"github.com/berth-registry/berth/internal/blob/fsblob"
@@ -27,8 +29,9 @@ type store struct {
 	inFolder bool // blobs are in one of the folders
 	registry *hosted.Registry
 	metrics  *metrics.Metrics
-	tally    tally    // of the collection under way
-	folders  []string // that are ours alone and must take writes
+	tally    tally                           // of the collection under way
+	folders  []string                        // that are ours alone and must take writes
+	caches   atomic.Pointer[map[string]bool] // projects that are caches of other registries
 }
 
 // openStore opens the folders as their one owner and creates what is missing.
@@ -82,20 +85,48 @@ func (st *store) open(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	st.showPools()
-	o := registryOptions(c)
+	o := registryOptions(c, st.isCache)
 	o.OnCollect = st.collected
-	st.registry = hosted.New(st.db, st.blobs, o)
-	return nil
+	st.registry = st.hosted(o)
+	caches, err := cachesOf(ctx, c, st.db)
+	st.caches.Store(&caches)
+	return err
 }
 
-// registryOptions are those that c gives a registry.
-func registryOptions(c *config.Config) hosted.Options {
+// hosted is a registry over what is open.
+func (st *store) hosted(o hosted.Options) *hosted.Registry { return hosted.New(st.db, st.blobs, o) }
+
+// cachesOf are the projects that are caches of other registries.
+func cachesOf(ctx context.Context, c *config.Config, db *meta.DB) (map[string]bool, error) {
+	names := map[string]bool{}
+	for _, p := range c.Proxies {
+		names[p.Name] = true
+	}
+	rows, err := managedProxies(ctx, db)
+	for _, row := range rows {
+		names[row.Name] = true
+	}
+	return names, err
+}
+
+// isCache reports whether a repository belongs to a cache of another registry.
+func (st *store) isCache(repo string) bool {
+	names := st.caches.Load()
+	return names != nil && (*names)[access.ProjectOf(repo)]
+}
+
+// registryOptions are those that c gives a registry. What isCache says is given up
+// by the cache itself, and not collected because no tag names it.
+func registryOptions(c *config.Config, isCache func(repo string) bool) hosted.Options {
 	return hosted.Options{
 		Sparse: c.Sparse, UploadExpiry: c.Uploads.Expire, UnreferencedAge: c.GC.UnreferencedAfter,
 		ProjectRetention: c.Projects.Retention, Rate: c.CollectRate(),
 		SweepEvery: c.GC.SweepAfter, SweepAge: c.GC.SweepAfter,
 		Retention: func(repo string) (keep hosted.Retention) {
 			keep.Untagged, keep.Orphans = c.Retention(repo)
+			if isCache(repo) {
+				keep.Untagged = 0
+			}
 			return keep
 		},
 		Policy: c.RetentionName(), DeadAfter: deadAfter(c),

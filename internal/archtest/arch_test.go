@@ -27,6 +27,7 @@ var ours = map[string][]string{
 	"internal/blob/memblob":          {"internal/blob"},
 	"internal/blob/s3blob":           {"internal/blob"},
 	"internal/blob/blobtest":         {"internal/blob"},
+	"internal/config":                {"internal/notation", "internal/proxyspec"},
 	"internal/credential":            {"internal/registry"},
 	"internal/directory":             {"internal/access"},
 	"internal/hosted":                {"internal/registry", "internal/blob", "internal/meta", "internal/oci"},
@@ -36,14 +37,18 @@ var ours = map[string][]string{
 	"internal/meta":                  {"internal/oci", "internal/disk", "internal/access", "internal/audit"},
 	"internal/meta/metatest":         {"internal/access", "internal/audit", "internal/oci", "internal/meta", "internal/pgtest"},
 	"internal/metrics":               {"internal/registry"},
+	"internal/namespace":             {"internal/notation", "internal/proxyspec", "internal/requestid"},
 	"internal/ocihttp":               {"internal/access", "internal/audit", "internal/auth", "internal/oci", "internal/registry", "internal/requestid"},
 	"internal/oidc":                  {"internal/access", "internal/audit", "internal/auth", "internal/meta"},
 	"internal/policy":                {"internal/access", "internal/audit", "internal/auth", "internal/directory", "internal/oci", "internal/registry"},
+	"internal/proxy":                 {"internal/meta", "internal/oci", "internal/registry"},
+	"internal/proxyspec":             {"internal/access", "internal/notation"},
 	"internal/registry":              {"internal/oci"},
 	"internal/registry/registrytest": {"internal/oci", "internal/registry"},
 	"internal/tracing":               {"internal/registry"},
 	"internal/remote":                {"internal/registry", "internal/oci"},
 	"internal/upstream":              {"internal/credential", "internal/oci", "internal/registry", "internal/remote"},
+	"internal/virtual":               {"internal/oci", "internal/registry"},
 }
 
 // theirs are the modules that the product imports, and by which packages. Each
@@ -77,8 +82,7 @@ var theirs = map[string][]string{
 // fronts speak HTTP, as servers or as clients; everything below them does not.
 var fronts = []string{
 	"cmd/berth", "internal/blob/s3blob", "internal/blob/s3blob/s3test", "internal/apiclient", "internal/apihttp", "internal/app", "internal/auth", "internal/authhttp",
-	"internal/clientaddr", "internal/credential", "internal/metrics", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid", "internal/tracing",
-	"internal/upstream",
+	"internal/clientaddr", "internal/credential", "internal/metrics", "internal/namespace", "internal/ocihttp", "internal/oidc", "internal/remote", "internal/requestid", "internal/tracing", "internal/upstream",
 }
 
 // top packages are imported by app and cmd alone.

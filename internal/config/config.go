@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/berth-registry/berth/internal/notation"
+	"github.com/berth-registry/berth/internal/proxyspec"
 )
 
 // Config is the whole configuration. Load makes it; what Load returned is
@@ -54,6 +57,13 @@ type Config struct {
 		TrustedProxies string // see Config.TrustedProxies
 	}
 	Repositories []Repository
+	Proxy        struct {
+		CacheSize string // see ProxyCacheSize
+		Networks  string // see ProxyNetworks
+	}
+	Secrets  struct{ KeyFile string }
+	Proxies  []proxyspec.Proxy
+	Virtuals []proxyspec.Virtual
 
 	origins map[string]string // key path → where its value came from; absent: the default
 }
@@ -119,7 +129,7 @@ type Repository struct {
 // without a slash and ** for any run at all.
 func (c *Config) Sparse(repo string) bool {
 	for i := len(c.Repositories) - 1; i >= 0; i-- {
-		if matchGlob(c.Repositories[i].Match, repo) {
+		if notation.MatchGlob(c.Repositories[i].Match, repo) {
 			return c.Repositories[i].SparseManifests
 		}
 	}
@@ -152,10 +162,11 @@ const maxProblems = 20
 type loader struct {
 	config   *Config
 	problems []error
+	places   map[string]string // of what stands in lists, by path: where in the file
 }
 
 func newLoader() *loader {
-	l := &loader{config: &Config{origins: map[string]string{}}}
+	l := &loader{config: &Config{origins: map[string]string{}}, places: map[string]string{}}
 	for i := range keys {
 		if k := &keys[i]; k.initial != "" {
 			l.set(k, k.initial, "", "default of "+k.path)
@@ -209,6 +220,7 @@ func (l *loader) finish() (*Config, error) {
 		l.problem("storage.folder.path and storage.s3.bucket exclude each other: keep one")
 	}
 	l.checkS3(c.Storage.S3)
+	l.checkProxies()
 	if len(l.problems) > 0 {
 		return nil, errors.Join(l.problems...)
 	}

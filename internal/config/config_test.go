@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/berth-registry/berth/internal/notation"
 )
 
 // write makes a configuration file of content and returns its name.
@@ -84,6 +86,7 @@ func TestEveryKey(t *testing.T) {
 		"auth.oidc.issuer": "https://id", "projects.newcomers": "claim", "http.trusted_proxies": "10.0.0.0/8, ::1", "admin.listen": "[::1]:9000", "tracing.endpoint": "http://collector:4318",
 		"metadata.postgres.url": "postgres://berth@localhost/berth", "storage.s3.endpoint": "http://localhost:9000",
 		"storage.s3.public_endpoint": "https://s3.test", "storage.s3.redirect": "networks", "storage.s3.redirect_networks": "10.0.0.0/8, ::1",
+		"proxy.cache_size": "500GiB", "proxy.networks": "10.0.0.0/8, ::1",
 		"storage.s3.redirect_ttl": "1h", "storage.s3.checksum": "md5", "storage.s3.encryption": "aws:kms",
 	}
 	// Keys that others have to stand beside.
@@ -298,7 +301,7 @@ func FuzzLoad(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(example)
-	for _, seed := range []string{"", "listen: ':1'", "log: {level: debug}", "repositories: [{match: '**'}]", "a: [", "data: &a [*a]", "data: \"\\x41\"", "--- {}\n---", "? a\n: b"} {
+	for _, seed := range []string{manyProxies, "proxies: [{name: quay.io}]\nvirtual: [{name: a, sources: [b]}]", "", "listen: ':1'", "log: {level: debug}", "repositories: [{match: '**'}]", "a: [", "data: &a [*a]", "data: \"\\x41\"", "--- {}\n---", "? a\n: b"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
@@ -315,12 +318,15 @@ func FuzzLoad(f *testing.F) {
 			t.Fatalf("what was printed is refused: %v", err)
 		}
 		for i := range keys {
-			if got, want := keys[i].get(again), redacted(keys[i].get(c)); got != want {
+			if got, want := keys[i].get(again), notation.Redacted(keys[i].get(c)); got != want {
 				t.Errorf("%s: %q, printed and read again %q", keys[i].path, want, got)
 			}
 		}
 		if !reflect.DeepEqual(again.Repositories, c.Repositories) {
 			t.Errorf("rules: %v, printed and read again %v", c.Repositories, again.Repositories)
+		}
+		if got, want := specsText(t, again), specsText(t, c); got != want {
+			t.Errorf("proxies: %s, printed and read again %s", want, got)
 		}
 	})
 }

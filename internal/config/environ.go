@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/berth-registry/berth/internal/notation"
 )
 
 const envPrefix = "BERTH_"
@@ -27,7 +29,7 @@ func (l *loader) readEnviron(environ []string) {
 		k := byName[name]
 		switch {
 		case k == nil:
-			l.problem("environment: unknown variable %s; did you mean %s?", shown(name), nearest(name, names, "_"))
+			l.problem("environment: unknown variable %s; did you mean %s?", notation.Shown(name), nearest(name, names, "_"))
 		case value != "":
 			l.set(k, value, name, name)
 		}

@@ -12,6 +12,8 @@ import (
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/berth-registry/berth/internal/notation"
 )
 
 const (
@@ -111,7 +113,7 @@ func forbidden(tokens token.Tokens) (*token.Token, string) {
 		}
 		switch t.Type {
 		case token.AnchorType, token.AliasType, token.MergeKeyType, token.TagType, token.DirectiveType, token.MappingKeyType:
-			return t, fmt.Sprintf("anchors, aliases, tags, directives and ? keys are not supported; write the value out, or put %q in quotes", shown(t.Value))
+			return t, fmt.Sprintf("anchors, aliases, tags, directives and ? keys are not supported; write the value out, or put %q in quotes", notation.Shown(t.Value))
 		case token.MappingStartType, token.SequenceStartType:
 			flow++
 		case token.MappingEndType, token.SequenceEndType:
@@ -136,6 +138,10 @@ func (f *file) group(path string, n ast.Node) {
 			f.scalar(k, at, value)
 		case full == repositoriesKey:
 			f.repositories(value)
+		case full == proxiesKey:
+			f.proxies(value)
+		case full == virtualKey:
+			f.virtuals(value)
 		case isGroup(full):
 			f.group(full, value)
 		default:
@@ -164,7 +170,7 @@ func (f *file) mapping(n ast.Node, path string, entry func(name string, at *toke
 		at := it.Key().GetToken()
 		name := at.Value
 		if before := first[name]; before != nil {
-			f.problemAt(at, "%q is already set in line %d; keep one", shown(name), before.Position.Line)
+			f.problemAt(at, "%q is already set in line %d; keep one", notation.Shown(name), before.Position.Line)
 			continue
 		}
 		first[name] = at
@@ -182,7 +188,7 @@ func (f *file) unknown(path string, at *token.Token) {
 		f.problemAt(at, "the key %s is gone; %s", path, hint)
 		return
 	}
-	f.problemAt(at, "unknown key %q; did you mean %q?", shown(path), nearest(path, keyPaths(), "."))
+	f.problemAt(at, "unknown key %q; did you mean %q?", notation.Shown(path), nearest(path, keyPaths(), "."))
 }
 
 // scalar reads the value of k; at is where its name stands.

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/berth-registry/berth/internal/notation"
 )
 
 // kind is what a value looks like in YAML.
@@ -24,9 +26,9 @@ func (k kind) String() string {
 	case boolean:
 		return "true or false"
 	case duration:
-		return "a duration such as 90s, 24h or 7d"
+		return notation.DurationText
 	case size:
-		return "a size such as 512KiB, 32MiB or 1GiB"
+		return notation.SizeText
 	case number:
 		return "a whole number"
 	case share:
@@ -170,6 +172,12 @@ var keys = []key{
 		func(c *Config) *string { return &c.GC.Rate }, checkRate),
 	durationKey("gc.sweep_after", "1h", "How old what crashes left in an S3 bucket and no row knows must be to be removed (unfinished multipart uploads); looked for as often.",
 		func(c *Config) *time.Duration { return &c.GC.SweepAfter }, 1),
+	textKey("proxy.cache_size", "", "How much all caches keep together, such as `500GiB`; beyond it, what was not used for longest goes, whichever cache it is in. None: what each may keep. See [Proxies](#proxies).",
+		func(c *Config) *string { return &c.Proxy.CacheSize }, optional(checkSize)),
+	textKey("proxy.networks", "", "Private and local addresses and networks that may be dialled for every upstream, separated by commas. All others are refused, also when a public name leads there.",
+		func(c *Config) *string { return &c.Proxy.Networks }, each(checkNetwork)),
+	textKey("secrets.key_file", "", "File with a key of 32 bytes, in hexadecimal, that the secrets of managed proxies are encrypted with in the database. Without it they cannot be given any. Make one with `openssl rand -hex 32`; who loses it has to give the secrets again.",
+		func(c *Config) *string { return &c.Secrets.KeyFile }, checkPath),
 	durationKey("shutdown.delay", "0s", "How long requests are still served after SIGTERM while `/readyz` answers 503, so that a load balancer stops sending them here: longer than it takes to notice.",
 		func(c *Config) *time.Duration { return &c.Shutdown.Delay }, 0),
 	durationKey("shutdown.grace", "30s", "How long running requests may take to finish after SIGTERM.",
@@ -204,7 +212,7 @@ func boolKey(path, initial, doc string, field func(*Config) *bool) key {
 		set: func(c *Config, value string) error {
 			b, err := strconv.ParseBool(value)
 			if err != nil {
-				return fmt.Errorf("must be %v, not %q", boolean, shown(value))
+				return fmt.Errorf("must be %v, not %q", boolean, notation.Shown(value))
 			}
 			*field(c) = b
 			return nil
@@ -215,17 +223,17 @@ func boolKey(path, initial, doc string, field func(*Config) *bool) key {
 func durationKey(path, initial, doc string, field func(*Config) *time.Duration, least time.Duration) key {
 	return key{
 		path: path, kind: duration, initial: initial, doc: doc,
-		get: func(c *Config) string { return formatDuration(*field(c)) },
+		get: func(c *Config) string { return notation.FormatDuration(*field(c)) },
 		set: func(c *Config, value string) error {
-			d, err := parseDuration(value)
+			d, err := notation.ParseDuration(value)
 			if err != nil {
 				return err
 			}
 			if d < least && least <= 1 {
-				return fmt.Errorf("must be more than nothing, not %q", shown(value))
+				return fmt.Errorf("must be more than nothing, not %q", notation.Shown(value))
 			}
 			if d < least {
-				return fmt.Errorf("must be at least %s, not %q", formatDuration(least), shown(value))
+				return fmt.Errorf("must be at least %s, not %q", notation.FormatDuration(least), notation.Shown(value))
 			}
 			*field(c) = d
 			return nil
@@ -237,14 +245,14 @@ func durationKey(path, initial, doc string, field func(*Config) *time.Duration, 
 func sizeKey(path, initial, doc string, field func(*Config) *int64, least, most int64) key {
 	return key{
 		path: path, kind: size, initial: initial, doc: doc,
-		get: func(c *Config) string { return formatSize(*field(c)) },
+		get: func(c *Config) string { return notation.FormatSize(*field(c)) },
 		set: func(c *Config, value string) error {
-			n, err := parseSize(value)
+			n, err := notation.ParseSize(value)
 			if err != nil {
 				return err
 			}
 			if n < least || n > most {
-				return fmt.Errorf("must be from %s to %s, not %q", formatSize(least), formatSize(most), shown(value))
+				return fmt.Errorf("must be from %s to %s, not %q", notation.FormatSize(least), notation.FormatSize(most), notation.Shown(value))
 			}
 			*field(c) = n
 			return nil
@@ -259,7 +267,7 @@ func shareKey(path, initial, doc string, field func(*Config) *float64) key {
 		set: func(c *Config, value string) error {
 			f, err := strconv.ParseFloat(value, 64)
 			if err != nil || !(f >= 0 && f <= 1) {
-				return fmt.Errorf("must be %v, not %q", share, shown(value))
+				return fmt.Errorf("must be %v, not %q", share, notation.Shown(value))
 			}
 			*field(c) = f
 			return nil
@@ -272,9 +280,9 @@ func numberKey(path, initial, doc string, field func(*Config) *int, least, most 
 		path: path, kind: number, initial: initial, doc: doc,
 		get: func(c *Config) string { return strconv.Itoa(*field(c)) },
 		set: func(c *Config, value string) error {
-			n, err := strconv.Atoi(value)
+			n, err := parseNumber(value)
 			if err != nil || n < least || n > most {
-				return fmt.Errorf("must be a number from %d to %d, not %q", least, most, shown(value))
+				return fmt.Errorf("must be a number from %d to %d, not %q", least, most, notation.Shown(value))
 			}
 			*field(c) = n
 			return nil
@@ -286,8 +294,8 @@ func numberKey(path, initial, doc string, field func(*Config) *int, least, most 
 func (k key) upTo(most time.Duration) key {
 	set := k.set
 	k.set = func(c *Config, value string) error {
-		if d, err := parseDuration(value); err == nil && d > most {
-			return fmt.Errorf("must be at most %s, not %q", formatDuration(most), shown(value))
+		if d, err := notation.ParseDuration(value); err == nil && d > most {
+			return fmt.Errorf("must be at most %s, not %q", notation.FormatDuration(most), notation.Shown(value))
 		}
 		return set(c, value)
 	}

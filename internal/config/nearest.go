@@ -1,12 +1,16 @@
 package config
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/berth-registry/berth/internal/notation"
+)
 
 // nearest is the candidate that was most probably meant by name. Parts are what
 // sep divides: where whole names are far apart, the last part decides, since
 // keys are often written one level too high or too low.
 func nearest(name string, candidates []string, sep string) string {
-	name = strings.ToValidUTF8(name[:min(len(name), maxShown)], "")
+	name = strings.ToValidUTF8(name[:min(len(name), notation.MaxShown)], "")
 	var near, same string
 	nearCost, sameCost := len(name)/2+1, int(^uint(0)>>1)
 	for _, c := range candidates {
@@ -14,7 +18,7 @@ func nearest(name string, candidates []string, sep string) string {
 		if cost < nearCost {
 			near, nearCost = c, cost
 		}
-		if cost += maxShown * mistakes(lastPart(name, sep), lastPart(c, sep)); cost < sameCost {
+		if cost += notation.MaxShown * mistakes(lastPart(name, sep), lastPart(c, sep)); cost < sameCost {
 			same, sameCost = c, cost
 		}
 	}

@@ -85,6 +85,11 @@ gc:
   orphans_after: "7d" # default
   rate: "1000/s" # default
   sweep_after: 1h # default
+proxy:
+  cache_size: "" # default
+  networks: "" # default
+secrets:
+  key_file: "" # default
 shutdown:
   delay: 0s # default
   grace: 30s # default
@@ -97,6 +102,8 @@ repositories:
   - match: "b" # file
     sparse_manifests: false # file
     untagged: "30d" # file
+proxies: [] # default
+virtual: [] # default
 `
 	var out strings.Builder
 	if err := c.Print(&out); err != nil {

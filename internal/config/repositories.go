@@ -2,9 +2,14 @@ package config
 
 import (
 	"fmt"
+	"reflect"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/berth-registry/berth/internal/proxyspec"
+
+	"github.com/berth-registry/berth/internal/notation"
 )
 
 const (
@@ -23,7 +28,14 @@ func keyPaths() []string {
 	for i := range keys {
 		paths = append(paths, keys[i].path)
 	}
-	return append(paths, matchKey, sparseKey, untaggedKey)
+	paths = append(paths, matchKey, sparseKey, untaggedKey)
+	for _, f := range specFields(reflect.TypeFor[proxyspec.Proxy](), proxiesKey) {
+		paths = append(paths, f.path)
+	}
+	for _, f := range specFields(reflect.TypeFor[proxyspec.Virtual](), virtualKey) {
+		paths = append(paths, f.path)
+	}
+	return paths
 }
 
 // repositories reads the list of rules.
@@ -58,7 +70,7 @@ func (f *file) rule(path string, at *token.Token, n ast.Node) {
 			matched = true
 			if v, ok := f.value(path+".match", text, at, value); ok {
 				rule.Match = v
-				if err := checkGlob(v); err != nil {
+				if err := notation.CheckGlob(v); err != nil {
 					f.problemAt(value.GetToken(), "%s.match: %w", path, err)
 				}
 			}

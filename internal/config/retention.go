@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/berth-registry/berth/internal/notation"
 )
 
 // keepForEver is in place of how long something is kept.
@@ -18,9 +20,9 @@ func parseKeep(value string) (time.Duration, error) {
 	if value == keepForEver {
 		return 0, nil
 	}
-	d, err := parseDuration(value)
+	d, err := notation.ParseDuration(value)
 	if err != nil || d < time.Millisecond {
-		return 0, fmt.Errorf("must be %s, or %v, not %q", keepForEver, duration, shown(value))
+		return 0, fmt.Errorf("must be %s, or %v, not %q", keepForEver, duration, notation.Shown(value))
 	}
 	return d, nil
 }
@@ -34,7 +36,7 @@ func checkKeep(value string) error {
 func parseRate(value string) (int, error) {
 	n, err := strconv.ParseUint(strings.TrimSuffix(value, "/s"), 10, 31)
 	if err != nil {
-		return 0, fmt.Errorf("must be a number a second such as 1000/s, or 0 for no bound, not %q", shown(value))
+		return 0, fmt.Errorf("must be a number a second such as 1000/s, or 0 for no bound, not %q", notation.Shown(value))
 	}
 	return int(n), nil
 }
@@ -56,7 +58,7 @@ func (c *Config) CollectRate() int {
 func (c *Config) Retention(repo string) (untagged, orphans time.Duration) {
 	text := c.GC.Untagged
 	for i := len(c.Repositories) - 1; i >= 0; i-- {
-		if r := c.Repositories[i]; r.Untagged != "" && matchGlob(r.Match, repo) {
+		if r := c.Repositories[i]; r.Untagged != "" && notation.MatchGlob(r.Match, repo) {
 			text = r.Untagged
 			break
 		}

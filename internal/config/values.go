@@ -3,47 +3,17 @@ package config
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/berth-registry/berth/internal/notation"
 )
-
-// maxShown bounds how much of a foreign text an error message repeats.
-const maxShown = 64
-
-// shown is value as messages and prints may have it: without the password of a
-// URL, and short.
-func shown(value string) string {
-	value = redacted(value)
-	if len(value) <= maxShown {
-		return value
-	}
-	return strings.ToValidUTF8(value[:maxShown], "") + "…"
-}
-
-// redacted hides the password in a URL's userinfo. What looks like a URL with
-// userinfo but cannot be parsed is hidden whole.
-func redacted(value string) string {
-	_, rest, ok := strings.Cut(value, "://")
-	if !ok || !strings.Contains(rest, "@") {
-		return value
-	}
-	u, err := url.Parse(value)
-	if err != nil {
-		return "(hidden)"
-	}
-	if _, secret := u.User.Password(); !secret {
-		return value
-	}
-	return u.Redacted()
-}
 
 func checkPresent(value string) error {
 	if value == "" {
@@ -54,7 +24,7 @@ func checkPresent(value string) error {
 
 func checkPath(value string) error {
 	if strings.Contains(value, "://") {
-		return fmt.Errorf("must be a path on this machine, not the URL %q", shown(value))
+		return fmt.Errorf("must be a path on this machine, not the URL %q", notation.Shown(value))
 	}
 	return nil
 }
@@ -69,10 +39,10 @@ func checkPrintable(value string) error {
 func checkAddress(value string) error {
 	_, port, err := net.SplitHostPort(value)
 	if err != nil {
-		return fmt.Errorf("must be host:port, such as 127.0.0.1:5000 or [::1]:5000, not %q", shown(value))
+		return fmt.Errorf("must be host:port, such as 127.0.0.1:5000 or [::1]:5000, not %q", notation.Shown(value))
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Errorf("the port must be a number from 0 to 65535, not %q", shown(port))
+		return fmt.Errorf("the port must be a number from 0 to 65535, not %q", notation.Shown(port))
 	}
 	return nil
 }
@@ -85,7 +55,7 @@ func checkURL(value string) error {
 	u, err := url.Parse(value)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil ||
 		u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(value, "\"\\ ") {
-		return fmt.Errorf("must be an address such as https://registry.example.com, not %q", shown(value))
+		return fmt.Errorf("must be an address such as https://registry.example.com, not %q", notation.Shown(value))
 	}
 	return nil
 }
@@ -94,27 +64,15 @@ func checkURL(value string) error {
 func checkPostgres(value string) error {
 	u, err := url.Parse(value)
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-		return fmt.Errorf("must be a URL such as postgres://berth@localhost/berth, not %q", shown(value))
+		return fmt.Errorf("must be a URL such as postgres://berth@localhost/berth, not %q", notation.Shown(value))
 	}
 	return nil
-}
-
-// parseNetwork reads a network in CIDR notation, or one address.
-func parseNetwork(value string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(value); err == nil && a.Zone() == "" {
-		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(value)
-	if err == nil && p.Addr().Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
-	return p, err
 }
 
 // networks are those of a list that Load has checked.
 func networks(value string) (all []netip.Prefix) {
 	for _, s := range list(value) {
-		if p, err := parseNetwork(s); err == nil { // always
+		if p, err := notation.ParseNetwork(s); err == nil { // always
 			all = append(all, p)
 		}
 	}
@@ -122,8 +80,8 @@ func networks(value string) (all []netip.Prefix) {
 }
 
 func checkNetwork(value string) error {
-	if _, err := parseNetwork(value); err != nil {
-		return fmt.Errorf("must be an address or a network such as 10.0.0.0/8, not %q", shown(value))
+	if _, err := notation.ParseNetwork(value); err != nil {
+		return fmt.Errorf("must be an address or a network such as 10.0.0.0/8, not %q", notation.Shown(value))
 	}
 	return nil
 }
@@ -136,6 +94,15 @@ func list(value string) (items []string) {
 		}
 	}
 	return items
+}
+
+// parseNumber reads a whole number.
+func parseNumber(value string) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil {
+		return 0, fmt.Errorf("must be %v, not %q", number, notation.Shown(value))
+	}
+	return n, nil
 }
 
 // optional applies a check to what is not empty.
@@ -165,73 +132,6 @@ func oneOf(values ...string) func(string) error {
 		if slices.Contains(values, value) {
 			return nil
 		}
-		return fmt.Errorf("must be one of %s, not %q", strings.Join(values, ", "), shown(value))
+		return fmt.Errorf("must be one of %s, not %q", strings.Join(values, ", "), notation.Shown(value))
 	}
-}
-
-// parseDuration reads what time.ParseDuration does, and days before it: 7d,
-// 1d12h. The result is not negative.
-func parseDuration(value string) (time.Duration, error) {
-	const day = 24 * time.Hour
-	wrong := fmt.Errorf("must be %v, not %q", duration, shown(value))
-	var days uint64
-	rest := value
-	if number, after, ok := strings.Cut(value, "d"); ok {
-		var err error
-		if days, err = strconv.ParseUint(number, 10, 64); err != nil || days > uint64(math.MaxInt64/day) {
-			return 0, wrong
-		}
-		if rest = after; rest == "" {
-			rest = "0s"
-		}
-	}
-	d, err := time.ParseDuration(rest)
-	if err != nil || d < 0 || strings.HasPrefix(rest, "+") || d > math.MaxInt64-time.Duration(days)*day {
-		return 0, wrong
-	}
-	return time.Duration(days)*day + d, nil
-}
-
-// formatDuration is d as one would write it: 168h, not 168h0m0s.
-func formatDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}
-
-// units of sizes, the largest first.
-var units = []struct {
-	name  string
-	bytes int64
-}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
-
-// parseSize reads a whole number of KiB, MiB, GiB or TiB.
-func parseSize(value string) (int64, error) {
-	for _, u := range units {
-		digits, ok := strings.CutSuffix(value, u.name)
-		if !ok {
-			continue
-		}
-		n, err := strconv.ParseUint(strings.TrimSuffix(digits, " "), 10, 63)
-		if err != nil || int64(n) > math.MaxInt64/u.bytes {
-			break
-		}
-		return int64(n) * u.bytes, nil
-	}
-	return 0, fmt.Errorf("must be %v, not %q", size, shown(value))
-}
-
-// formatSize writes n, which parseSize has read, in its largest unit.
-func formatSize(n int64) string {
-	for _, u := range units {
-		if n >= u.bytes && n%u.bytes == 0 {
-			return strconv.FormatInt(n/u.bytes, 10) + u.name
-		}
-	}
-	return strconv.FormatInt(n/units[len(units)-1].bytes, 10) + units[len(units)-1].name
 }

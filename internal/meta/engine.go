@@ -20,6 +20,9 @@ type engine interface {
 	// hint is a relaxed write of a single statement, which returns rows. It may run
 	// again where it is not known to have run: the second must do no harm.
 	hint(ctx context.Context, query string, args []any) row
+	// preceding is the kind of what must be on the disk when a durable write is that
+	// this process begins later.
+	preceding() kind
 	// check looks for damage of the engine's own structures.
 	check(ctx context.Context) (findings []string, err error)
 	// pools tells of the connections.

@@ -331,6 +331,10 @@ func (e *postgresEngine) enter(ctx context.Context, end time.Time) error {
 	return nil
 }
 
+// preceding: a server that crashes loses the end of its log, and this process goes
+// on with another.
+func (e *postgresEngine) preceding() kind { return durable }
+
 // check looks for constraints and indexes that the server does not vouch for.
 // Whether its pages are whole is for pg_amcheck and its checksums.
 func (e *postgresEngine) check(ctx context.Context) ([]string, error) {

@@ -15,18 +15,20 @@ import (
 // SaveProxyManifest notes that a manifest is about to come from upstream. What is
 // there without such a note was pushed here, and stays so.
 //
-// The note costs no sync, and is on the disk when the manifest is: that comes
-// with a later transaction, which is durable and takes with it, on both engines,
-// all that the log has before it. No crash leaves the manifest without its note.
+// The note is on the disk when the manifest is, which this process puts when this
+// has returned: no crash leaves the manifest without it, to be taken for pushed
+// here for ever. In SQLite that costs no sync.
 func (db *DB) SaveProxyManifest(ctx context.Context, m ProxyManifest) error {
-	return ignoreNotFound(db.hintRow(ctx, `INSERT INTO proxy_manifests (repository, digest, proxy, subject, fetched_at, used_at, prefetched)
-		SELECT $1, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT), CAST($7 AS BOOLEAN)
-		WHERE NOT EXISTS (SELECT 1 FROM repositories r JOIN manifests m ON m.repository_id = r.id AND m.digest = $2 WHERE r.name = $1)
-			OR EXISTS (SELECT 1 FROM proxy_manifests WHERE repository = $1 AND digest = $2)
-		ON CONFLICT (repository, digest) DO UPDATE SET proxy = excluded.proxy, subject = excluded.subject,
-			fetched_at = excluded.fetched_at, used_at = excluded.used_at, prefetched = excluded.prefetched
-		RETURNING fetched_at`,
-		m.Repository, m.Digest.String(), m.Proxy, m.Subject.String(), millisOf(m.FetchedAt), millisOf(m.UsedAt), m.Prefetched).Scan(new(int64)))
+	return db.write(ctx, db.engine.preceding(), func(t *tx) error {
+		_, err := t.exec(`INSERT INTO proxy_manifests (repository, digest, proxy, subject, fetched_at, used_at, prefetched)
+			SELECT $1, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT), CAST($7 AS BOOLEAN)
+			WHERE NOT EXISTS (SELECT 1 FROM repositories r JOIN manifests m ON m.repository_id = r.id AND m.digest = $2 WHERE r.name = $1)
+				OR EXISTS (SELECT 1 FROM proxy_manifests WHERE repository = $1 AND digest = $2)
+			ON CONFLICT (repository, digest) DO UPDATE SET proxy = excluded.proxy, subject = excluded.subject,
+				fetched_at = excluded.fetched_at, used_at = excluded.used_at, prefetched = excluded.prefetched`,
+			m.Repository, m.Digest.String(), m.Proxy, m.Subject.String(), millisOf(m.FetchedAt), millisOf(m.UsedAt), m.Prefetched)
+		return err
+	})
 }
 
 const selectProxyManifest = `SELECT repository, digest, proxy, subject, fetched_at, used_at, prefetched FROM proxy_manifests `

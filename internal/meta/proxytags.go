@@ -71,10 +71,7 @@ var (
 // eachProxyRow does something to all rows of a repository, or of all of a proxy's,
 // page by page.
 func (db *DB) eachProxyRow(ctx context.Context, proxy, repo string, q proxyRows, more ...any) error {
-	from, to := repo, repo+"\x01" // which sorts before what any longer name begins with
-	if repo == "" {
-		from, to = proxy+"/", proxy+"0" // "0" comes next after "/"
-	}
+	from, to := proxyRange(proxy, repo)
 	for second := ""; ; {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -92,6 +89,15 @@ func (db *DB) eachProxyRow(ctx context.Context, proxy, repo string, q proxyRows,
 		}
 		from, second = lastRepo, last
 	}
+}
+
+// proxyRange is the range of names, from <= name < to, that is one repository, or
+// with an empty one all that belong to a proxy.
+func proxyRange(proxy, repo string) (from, to string) {
+	if repo == "" {
+		return proxy + "/", proxy + "0" // which comes next after "/"
+	}
+	return repo, repo + "\x01" // before any longer name
 }
 
 func ignoreNotFound(err error) error {

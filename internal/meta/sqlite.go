@@ -96,6 +96,9 @@ func (e *sqliteEngine) hint(ctx context.Context, query string, args []any) row {
 	}}
 }
 
+// preceding: there is one log, and who loses the end of it loses this process too.
+func (e *sqliteEngine) preceding() kind { return relaxed }
+
 func (e *sqliteEngine) check(ctx context.Context) (findings []string, err error) {
 	for _, query := range []string{
 		`PRAGMA quick_check(20)`,

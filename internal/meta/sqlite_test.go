@@ -1,6 +1,7 @@
 package meta_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"flag"
@@ -252,5 +253,23 @@ func TestDatabaseDamage(t *testing.T) {
 	findings, err := db.CheckDatabase(t.Context())
 	if err != nil || len(findings) != 2 || !strings.HasPrefix(findings[0], "links names a missing row") {
 		t.Errorf("findings %q, %v; want the two broken keys of a link", findings, err)
+	}
+}
+
+// TestNotesCostNoSync: that a manifest comes from upstream is on the disk when the
+// manifest is, with the same sync.
+func TestNotesCostNoSync(t *testing.T) {
+	var kinds []string
+	synced := 0
+	db := open(t, meta.Options{Path: metatest.File(t), Observe: meta.Observer{
+		Done:      func(_ context.Context, op meta.Op) { kinds = append(kinds, op.Kind) },
+		Committed: func(time.Duration) { synced++ },
+	}})
+	kinds = nil
+	if err := db.SaveProxyManifest(t.Context(), meta.ProxyManifest{Proxy: "hub", Repository: "hub/app", Digest: oci.SHA256.FromBytes(nil)}); err != nil {
+		t.Fatal(err)
+	}
+	if len(kinds) != 1 || kinds[0] != "hint" || synced != 0 {
+		t.Errorf("a note is %v, with %d syncs", kinds, synced)
 	}
 }

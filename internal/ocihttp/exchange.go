@@ -30,13 +30,14 @@ type exchange struct {
 	id   auth.Identity
 	reg  registry.Registry
 
+	fresh     registry.FreshnessNote
 	requestID string
 	start     time.Time
 	status    int // 0: nothing was sent yet
 	sent      int64
 
 	// values backs the headers that set writes: one allocation for all.
-	values [10]string
+	values [12]string
 	used   int
 }
 
@@ -81,7 +82,7 @@ func (x *exchange) serve() (err error) {
 	if x.id, err = x.h.Identify(x.r); err != nil {
 		return err
 	}
-	x.ctx = audit.WithCaller(x.ctx, x.caller())
+	x.ctx = x.fresh.In(audit.WithCaller(x.ctx, x.caller()))
 	x.reg = x.h.Open(x.id)
 	return handle(x)
 }
@@ -126,6 +127,9 @@ func (x *exchange) respond(status int, length int64) {
 	x.status = status
 	if length >= 0 && status != http.StatusNoContent && status != http.StatusNotModified {
 		x.set("Content-Length", strconv.FormatInt(length, 10))
+	}
+	if f := x.fresh.Told(); f != nil {
+		x.setFreshness(f)
 	}
 	x.allowWriting(max(length, 0))
 	x.w.WriteHeader(status)

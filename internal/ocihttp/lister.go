@@ -144,7 +144,7 @@ func (x *exchange) listReferrers() error {
 	list := []byte(`{"schemaVersion":2,"mediaType":"` + oci.MediaTypeIndex + `","manifests":[`)
 	count, last := 0, oci.Digest("")
 	for desc, err := range x.reg.Referrers(x.ctx, x.req.repo, x.req.digest, artifactType, after) {
-		if registry.IsCode(err, registry.NameUnknown) || registry.IsCode(err, registry.ManifestUnknown) {
+		if registry.IsCode(err, registry.ManifestUnknown) {
 			break // a client takes 404 for a registry without this API
 		}
 		if err != nil {

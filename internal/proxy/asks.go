@@ -61,6 +61,18 @@ func (s *silence) add(t tagName, now time.Time, err error) {
 	s.tags[t] = q
 }
 
+// forget lets the origin be asked again for what it did not answer of a repository
+// here, or with "" of any. Where it asked to be left alone, it is.
+func (s *silence) forget(here string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for t := range s.tags {
+		if here == "" || t.here == here {
+			delete(s.tags, t)
+		}
+	}
+}
+
 // announced remembers of which manifests the blobs were announced a moment ago.
 type announced struct {
 	mu sync.Mutex

@@ -101,7 +101,9 @@ func (p *Registry) ask(ctx context.Context, here, there string, d oci.Digest) (r
 		b, err := p.origin.Blob(ctx, there, d)
 		if noBlob(err) {
 			p.denied(ctx, here, d)
-			err = unknownBlob(here, d, err)
+			if !registry.IsCode(err, registry.NameUnknown) {
+				err = unknownBlob(here, d, err)
+			}
 		}
 		return b, err
 	})

@@ -89,13 +89,18 @@ func alone[T any](ctx context.Context, p *Registry, key string, have func(contex
 }
 
 // lease takes the lease of key and renews it until release, which may be called
-// in any case. mine is false where another process holds it.
+// in any case. mine is false where another process holds it. Where leases cannot
+// be had, as on a full disk, the work is done without.
 func (p *Registry) lease(ctx context.Context, key string) (release func(), mine bool, err error) {
 	if p.o.Leases == nil {
 		return func() {}, true, nil
 	}
 	key = p.o.Name + " " + key
 	version, mine, err := p.o.Leases.LeaseProxy(ctx, key, leaseTTL)
+	if err != nil && ctx.Err() == nil {
+		p.o.Log.Warn("a lease could not be had; another process may ask the upstream for the same", "lease", key, "error", err)
+		return func() {}, true, nil
+	}
 	if !mine || err != nil {
 		return func() {}, false, err
 	}

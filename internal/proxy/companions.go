@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"strings"
 
 	"github.com/berth-registry/berth/internal/oci"
@@ -12,7 +11,8 @@ import (
 // digest, not by the referrers API: what cosign signed, attested and attached
 // before there was one, and the index of referrers that clients keep at registries
 // without it. Such tags have the cache rules of referrers and go with their
-// subject.
+// subject. A subject that something pushed here belongs to does not go by itself:
+// a hosted registry collects referrers without one.
 
 // cosignSuffixes are those of cosign's tags.
 var cosignSuffixes = [...]string{".sig", ".att", ".sbom"}
@@ -50,24 +50,6 @@ func companionOf(tag string) (subject oci.Digest, cosign, ok bool) {
 	}
 	subject, err := oci.ParseDigest(string(oci.SHA256) + ":" + hex)
 	return subject, cosign && err == nil, err == nil
-}
-
-// pushedTag finds what a tag here stands for if that was pushed here: no answer
-// of the origin takes its place. Only cosign's tags can be pushed, and of others
-// nothing is looked up.
-func (p *Registry) pushedTag(ctx context.Context, here, tag string) (d oci.Descriptor, ok bool, err error) {
-	if _, cosign, _ := companionOf(tag); !cosign {
-		return d, false, nil
-	}
-	d, err = p.cache.Resolve(ctx, here, oci.TagRef(tag))
-	if notThere(err) {
-		return d, false, nil
-	}
-	if err != nil {
-		return d, false, err
-	}
-	theirs, err := p.o.State.FromUpstream(ctx, here, []oci.Digest{d.Digest})
-	return d, err == nil && !theirs[d.Digest], err
 }
 
 // notThere reports whether an error says that something is not there.

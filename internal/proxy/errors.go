@@ -24,6 +24,17 @@ func coded(err error, here string) error {
 // and not that it does not show it.
 func plainlyAbsent(err error) bool { return notThere(err) && !errors.Is(err, registry.ErrRefused) }
 
+// theirs gives an error of the origin a code that means to clients what it means
+// here: what the origin has against us is no affair of theirs.
+func theirs(err error, there string) error {
+	switch c := registry.CodeOf(err); c {
+	case registry.Unauthorized, registry.Denied, registry.Unsupported, registry.ManifestTooLarge, registry.BlobTooLarge, registry.InsufficientStorage:
+		return &registry.Error{Code: registry.Faulty, Repo: there, Err: err,
+			Detail: "the upstream registry does not serve this: " + c.String() + "; the operator of this registry can look into it with berth proxy test"}
+	}
+	return err
+}
+
 // retryAfter is for how long whoever caused err wants to be left alone.
 func retryAfter(err error) time.Duration {
 	var e *registry.Error
@@ -42,7 +53,10 @@ const (
 
 // statusOf is the HTTP status of an origin's error, 0 where it is not known.
 func statusOf(err error) int {
+	var answer interface{ HTTPStatus() int }
 	switch {
+	case errors.As(err, &answer):
+		return answer.HTTPStatus()
 	case plainlyAbsent(err):
 		return statusNotFound
 	case registry.IsCode(err, registry.TooManyRequests):

@@ -19,6 +19,7 @@ func (p *Registry) Tags(ctx context.Context, repo, after string) iter.Seq2[strin
 	return func(yield func(string, error) bool) {
 		here, there, err := p.names(repo)
 		if err != nil {
+			p.o.Observe(Event{Kind: "tags", Result: "negative"})
 			yield("", err)
 			return
 		}
@@ -102,6 +103,7 @@ func (p *Registry) theirTags(ctx context.Context, there, after string) iter.Seq2
 	return func(yield func(listed, error) bool) {
 		n := 0
 		for tag, err := range p.origin.Tags(ctx, there, after) {
+			err = theirs(err, there)
 			if n++; err == nil && n > maxTags {
 				err = registry.Errorf(registry.Faulty, there, "the upstream lists more than %d tags", maxTags)
 			}

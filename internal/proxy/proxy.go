@@ -51,6 +51,20 @@ type State interface {
 	// ForgetProxyTags.
 	AgeProxyReferrers(ctx context.Context, proxy, repo string, subject oci.Digest, at time.Time) error
 
+	// ProxyUsage is how many bytes the cache of a proxy has.
+	ProxyUsage(ctx context.Context, proxy string) (bytes int64, err error)
+	// ColdProxyManifests lists manifests that were last used before a time, the
+	// longest ago first, behind the one given; ProxyManifests those of a
+	// repository, or with an empty one of a proxy, by repository and digest.
+	ColdProxyManifests(ctx context.Context, proxy string, before time.Time, after meta.ProxyManifest, n int) ([]meta.ProxyManifest, error)
+	ProxyManifests(ctx context.Context, proxy, repo string, after meta.ProxyManifest, n int) ([]meta.ProxyManifest, error)
+	// ForgetProxyManifest forgets a manifest that is gone, unless it may be coming
+	// again, and what its tags stood for.
+	ForgetProxyManifest(ctx context.Context, m meta.ProxyManifest, tags []string) error
+	// ProxyStats counts what a proxy has, and TaggedProxyManifests lists up to n of
+	// the tags that its manifests have.
+	ProxyStats(ctx context.Context, proxy string) (meta.ProxyStats, error)
+	TaggedProxyManifests(ctx context.Context, proxy string, n int) ([]meta.TaggedProxyManifest, error)
 	// ManifestHolders lists up to n indexes that hold a manifest of a repository.
 	ManifestHolders(ctx context.Context, repo string, d oci.Digest, n int) ([]oci.Digest, error)
 	// ManifestTags lists up to n tags behind the given one that point at it.

@@ -29,6 +29,7 @@ func (p *Registry) Manifest(ctx context.Context, repo string, ref oci.Ref) (regi
 func (p *Registry) serve(ctx context.Context, repo string, ref oci.Ref) (here string, _ registry.Manifest, _ error) {
 	here, there, err := p.names(repo)
 	if err != nil {
+		p.o.Observe(Event{Kind: "manifest", Result: "negative"})
 		return "", registry.Manifest{}, err
 	}
 	a := p.find(ctx, here, there, ref)
@@ -93,7 +94,7 @@ func failed(err error, forward string) answer {
 // nothing.
 func (a answer) shared(joined bool, err error) answer {
 	if err != nil {
-		return failed(err, "uri-miss")
+		return failed(coded(err, ""), "uri-miss")
 	}
 	if joined {
 		a.fresh.Shared, a.bytes = true, 0
@@ -211,7 +212,7 @@ func (p *Registry) keep(ctx context.Context, here string, m registry.Manifest, p
 func (p *Registry) get(ctx context.Context, there string, ref oci.Ref) (registry.Manifest, *oci.Manifest, error) {
 	m, err := p.origin.Manifest(ctx, there, ref)
 	if err != nil {
-		return registry.Manifest{}, nil, err
+		return registry.Manifest{}, nil, theirs(err, there)
 	}
 	parsed, err := verify(there, ref, &m)
 	return m, parsed, err

@@ -145,7 +145,7 @@ func (p *Registry) check(ctx context.Context, t tagName, k known, rules freshnes
 	case plainlyAbsent(err):
 		return p.gone(ctx, t, k, err, asked)
 	}
-	return p.unanswered(t, k, rules, err)
+	return p.unanswered(t, k, rules, theirs(err, t.there))
 }
 
 // moved gets what a tag stands for now: by its digest, for it may be here or on

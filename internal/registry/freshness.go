@@ -19,28 +19,36 @@ type Freshness struct {
 	Detail  string        // one token that says more, such as "upstream-unavailable"; may be ""
 }
 
-// freshnessKey is that of a *noted in a context.
+// freshnessKey is that of a *FreshnessNote in a context.
 type freshnessKey struct{}
 
-type noted struct {
+// FreshnessNote keeps what registries note of one answer. The zero value is ready.
+type FreshnessNote struct {
 	mu   sync.Mutex
 	last *Freshness
 }
 
-// WithFreshness makes a context in which registries can note where an answer
-// comes from; what was noted last is what told returns, nil for nothing.
+// In makes a context in which registries write on the note.
+func (n *FreshnessNote) In(ctx context.Context) context.Context {
+	return context.WithValue(ctx, freshnessKey{}, n)
+}
+
+// Told is what was noted last; nil: nothing was.
+func (n *FreshnessNote) Told() *Freshness {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.last
+}
+
+// WithFreshness is FreshnessNote.In with a note of its own, and its Told.
 func WithFreshness(ctx context.Context) (_ context.Context, told func() *Freshness) {
-	n := &noted{}
-	return context.WithValue(ctx, freshnessKey{}, n), func() *Freshness {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		return n.last
-	}
+	n := &FreshnessNote{}
+	return n.In(ctx), n.Told
 }
 
 // NoteFreshness tells who asked with ctx, if anybody wants to know.
 func NoteFreshness(ctx context.Context, f Freshness) {
-	if n, ok := ctx.Value(freshnessKey{}).(*noted); ok {
+	if n, ok := ctx.Value(freshnessKey{}).(*FreshnessNote); ok {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.last = &f

@@ -77,20 +77,19 @@ func (g *guard) Tags(ctx context.Context, repo, after string) iter.Seq2[string, 
 }
 
 // Referrers of a repository that the caller may not know of are none, as those
-// of one that does not exist.
+// of one that does not exist. What the registry itself says is passed on.
 func (g *guard) Referrers(ctx context.Context, repo string, subject oci.Digest, artifactType string, after oci.Digest) iter.Seq2[oci.Descriptor, error] {
-	list := Op{Action: ReferrersList, Repo: repo, Ref: oci.DigestRef(subject)}
-	seq := filtered(ctx, g, list,
-		func() iter.Seq2[oci.Descriptor, error] {
-			return g.inner.Referrers(ctx, repo, subject, artifactType, after)
-		},
-		func(d oci.Descriptor) Op { return Op{Action: ManifestStat, Repo: repo, Ref: oci.DigestRef(d.Digest)} })
 	return func(yield func(oci.Descriptor, error) bool) {
-		for d, err := range seq {
-			if IsCode(err, NameUnknown) || !yield(d, err) {
-				return
-			}
+		err := g.check(ctx, Op{Action: ReferrersList, Repo: repo, Ref: oci.DigestRef(subject)})
+		if IsCode(err, NameUnknown) {
+			return
 		}
+		if err != nil {
+			yield(oci.Descriptor{}, err)
+			return
+		}
+		permitted(ctx, g, g.inner.Referrers(ctx, repo, subject, artifactType, after),
+			func(d oci.Descriptor) Op { return Op{Action: ManifestStat, Repo: repo, Ref: oci.DigestRef(d.Digest)} })(yield)
 	}
 }
 
@@ -103,12 +102,19 @@ func (g *guard) Repositories(ctx context.Context, after string) iter.Seq2[string
 // filtered asks for the list when it is walked and then for each item.
 func filtered[T any](ctx context.Context, g *guard, list Op, open func() iter.Seq2[T, error], item func(T) Op) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		var zero T
 		if err := g.check(ctx, list); err != nil {
+			var zero T
 			yield(zero, err)
 			return
 		}
-		for v, err := range open() {
+		permitted(ctx, g, open(), item)(yield)
+	}
+}
+
+// permitted asks for each item of a list.
+func permitted[T any](ctx context.Context, g *guard, list iter.Seq2[T, error], item func(T) Op) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for v, err := range list {
 			if err == nil {
 				err = g.check(ctx, item(v))
 				if refusal(err) {
@@ -116,6 +122,7 @@ func filtered[T any](ctx context.Context, g *guard, list Op, open func() iter.Se
 				}
 			}
 			if err != nil {
+				var zero T
 				yield(zero, err)
 				return
 			}

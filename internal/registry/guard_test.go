@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -173,6 +174,23 @@ func TestGuardHidesReferrersLikeAbsentOnes(t *testing.T) {
 		if list := registrytest.Collect(t, r.Referrers(t.Context(), repo, subject.Digest, "", "")); len(list) != 0 {
 			t.Errorf("%s shows %d referrers to who may not know it", repo, len(list))
 		}
+	}
+}
+
+// TestGuardPassesOnWhatTheRegistrySays: that a registry does not have a repository
+// at all is no refusal, and must not read as "not signed".
+func TestGuardPassesOnWhatTheRegistrySays(t *testing.T) {
+	r := registry.Guard(nameless{open(t)}, allow)
+	err := registrytest.ListError(t, r.Referrers(t.Context(), "team/app", oci.SHA256.FromBytes(nil), "", ""))
+	registrytest.WantCode(t, "list referrers", err, registry.NameUnknown)
+}
+
+// nameless has no repositories, and says so when it is asked for referrers.
+type nameless struct{ registry.Registry }
+
+func (nameless) Referrers(_ context.Context, repo string, _ oci.Digest, _ string, _ oci.Digest) iter.Seq2[oci.Descriptor, error] {
+	return func(yield func(oci.Descriptor, error) bool) {
+		yield(oci.Descriptor{}, &registry.Error{Code: registry.NameUnknown, Repo: repo})
 	}
 }
 

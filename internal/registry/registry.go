@@ -45,6 +45,8 @@ type Reader interface {
 	// manifests in repo whose subject is the given digest, ordered by digest,
 	// starting behind after ("" for all). An artifactType other than ""
 	// filters. An unknown repository or subject has no referrers: no error.
+	// Errors: NameUnknown, as the first element, of a repository that is not to
+	// be had here, where an empty list would read as "not signed".
 	Referrers(ctx context.Context, repo string, subject oci.Digest, artifactType string, after oci.Digest) iter.Seq2[oci.Descriptor, error]
 
 	// Repositories lists the names that sort bytewise after the given one.

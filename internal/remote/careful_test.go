@@ -264,6 +264,18 @@ func TestRetryAfterIsTold(t *testing.T) {
 	}
 }
 
+// TestStatusIsTold: who passes an error on can say what upstream answered.
+func TestStatusIsTold(t *testing.T) {
+	for _, status := range []int{401, 403, 404, 418, 429, 500, 503} {
+		r := upstream(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status) })
+		_, err := r.Manifest(t.Context(), "team/app", oci.TagRef("v1"))
+		var answer interface{ HTTPStatus() int }
+		if !errors.As(err, &answer) || answer.HTTPStatus() != status {
+			t.Errorf("of %d is told %v", status, err)
+		}
+	}
+}
+
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	for value, want := range map[string]time.Duration{

@@ -128,6 +128,9 @@ func (a *answer) Error() string {
 	return fmt.Sprintf("upstream answered %d %s %.60q %.200q", a.status, http.StatusText(a.status), a.code, a.message)
 }
 
+// HTTPStatus is for those who tell their own clients what upstream answered.
+func (a *answer) HTTPStatus() int { return a.status }
+
 // classify finds the code of an answer.
 func classify(status int, wire string, absent registry.Code) registry.Code {
 	if code, ok := statusCodes[status]; ok {

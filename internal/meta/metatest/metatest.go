@@ -43,7 +43,7 @@ func common() []testCase {
 		organizationCases, projectCases, memberCases, userCases, groupCases, keyCases, trustCases, planCases,
 		usageCases, quotaCases, renameCases, projectDeleteCases, purgeCases, ownerCases, recordCases,
 		rateCases, auditCases, claimCases, loginCases, tokenCases, jobCases, observeCases, backlogCases,
-		proxyTagCases, proxyManifestCases, proxyLeaseCases, randomCases)
+		proxyTagCases, proxyManifestCases, proxyLeaseCases, proxyCollectCases, proxyCases, randomCases)
 }
 
 func runCases(t *testing.T, cases []testCase, open func(t *testing.T, o meta.Options) *meta.DB, shared bool) {

@@ -1,4 +1,4 @@
-package config
+package notation
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 // maxMatch bounds a rule's pattern; no repository name is longer.
 const maxMatch = 255
 
-// checkGlob reports what is wrong with a pattern for repository names.
-func checkGlob(pattern string) error {
+// CheckGlob reports what is wrong with a pattern for repository names.
+func CheckGlob(pattern string) error {
 	const allowed = "abcdefghijklmnopqrstuvwxyz0123456789._-/*"
 	switch {
 	case pattern == "":
@@ -18,19 +18,19 @@ func checkGlob(pattern string) error {
 	case len(pattern) > maxMatch:
 		return fmt.Errorf("must have at most %d characters", maxMatch)
 	case strings.ContainsFunc(pattern, func(r rune) bool { return !strings.ContainsRune(allowed, r) }):
-		return fmt.Errorf("must be the letters of a repository name (a-z 0-9 . _ - /), * and **, not %q", shown(pattern))
+		return fmt.Errorf("must be the letters of a repository name (a-z 0-9 . _ - /), * and **, not %q", Shown(pattern))
 	case strings.Contains(pattern, "***"):
-		return fmt.Errorf("must not have more than two * in a row: %q", shown(pattern))
+		return fmt.Errorf("must not have more than two * in a row: %q", Shown(pattern))
 	case strings.HasPrefix(pattern, "/") || strings.HasSuffix(pattern, "/") || strings.Contains(pattern, "//"):
-		return fmt.Errorf("must have something before and after each slash: %q", shown(pattern))
+		return fmt.Errorf("must have something before and after each slash: %q", Shown(pattern))
 	}
 	return nil
 }
 
-// matchGlob reports whether pattern covers name: * is any run of characters
+// MatchGlob reports whether pattern covers name: * is any run of characters
 // without a slash, ** any run. It takes time in proportion to the product of
 // the lengths, whatever the pattern.
-func matchGlob(pattern, name string) bool {
+func MatchGlob(pattern, name string) bool {
 	reached := make([]bool, len(name)+1) // reached[i]: the pattern so far covers name[:i]
 	reached[0] = true
 	for p := 0; p < len(pattern); p++ {
