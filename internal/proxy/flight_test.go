@@ -256,15 +256,15 @@ type tidies struct {
 
 func (c tidies) StartUpload(ctx context.Context, repo string, o registry.UploadOptions) (registry.Upload, error) {
 	u, err := c.Registry.StartUpload(ctx, repo, o)
-	return tidyCache{u, c.when}, err
+	return tidiedUpload{u, c.when}, err
 }
 
-type tidyCache struct {
+type tidiedUpload struct {
 	registry.Upload
 	when chan struct{}
 }
 
-func (u tidyCache) Cancel(ctx context.Context) error {
+func (u tidiedUpload) Cancel(ctx context.Context) error {
 	<-u.when
 	return u.Upload.Cancel(ctx)
 }
