@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -123,17 +124,24 @@ func TestHTTPProxy(t *testing.T) {
 }
 
 // TestHTTPProxyOfTheEnvironment: it is an operator's word too. net/http reads the
-// environment once, so no other test here may.
+// environment once, so a process of its own looks.
 func TestHTTPProxyOfTheEnvironment(t *testing.T) {
-	proxy, asked := forward(t, serve)
-	t.Setenv("HTTP_PROXY", proxy.URL)
-	t.Setenv("NO_PROXY", "")
-	u, err := upstream.New(upstream.Options{Name: "hub", Endpoints: []string{"http://registry.example"}})
-	if err != nil {
-		t.Fatal(err)
+	const own = "TEST_IN_A_PROCESS_OF_ITS_OWN"
+	if os.Getenv(own) != "" {
+		u, err := upstream.New(upstream.Options{Name: "hub", Endpoints: []string{"http://registry.example"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		wantCode(t, "resolve", resolve(t, u), 0)
+		return
 	}
-	defer u.Close()
-	wantCode(t, "resolve", resolve(t, u), 0)
+	proxy, asked := forward(t, serve)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), own+"=1", "HTTP_PROXY="+proxy.URL, "NO_PROXY=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
 	if got := asked(); len(got) != 1 {
 		t.Errorf("the proxy was asked for %q", got)
 	}
