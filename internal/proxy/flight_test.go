@@ -256,15 +256,15 @@ type tidies struct {
 
 func (c tidies) StartUpload(ctx context.Context, repo string, o registry.UploadOptions) (registry.Upload, error) {
 	u, err := c.Registry.StartUpload(ctx, repo, o)
-	return tidied{u, c.when}, err
+	return tidiedUpload{u, c.when}, err
 }
 
-type tidied struct {
+type tidiedUpload struct {
 	registry.Upload
 	when chan struct{}
 }
 
-func (u tidied) Cancel(ctx context.Context) error {
+func (u tidiedUpload) Cancel(ctx context.Context) error {
 	<-u.when
 	return u.Upload.Cancel(ctx)
 }
@@ -363,6 +363,19 @@ func TestTooFewBytes(t *testing.T) {
 	_, err := s.find(t, d).Open(t.Context(), 0, 1010)
 	registrytest.WantCode(t, "open a blob with fewer bytes than announced", err, registry.Faulty)
 	s.wantNothingLeft(t, 0)
+}
+
+// TestStreamThatEndsEarly is an error, however it is read.
+func TestStreamThatEndsEarly(t *testing.T) {
+	for name, read := range map[string]func(*reader) error{
+		"Read":    func(r *reader) error { _, err := io.ReadAll(r); return err },
+		"WriteTo": func(r *reader) error { _, err := io.Copy(io.Discard, r); return err },
+	} {
+		r := &reader{ctx: t.Context(), pos: 3, end: 10, stream: io.NopCloser(bytes.NewReader(make([]byte, 6)))}
+		if err := read(r); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // TestRange: any part can be read, cold, while it comes, and warm.
@@ -539,6 +552,11 @@ func TestReplicasFetchOnce(t *testing.T) {
 		t.Errorf("%d of two replicas fetched", gets)
 	}
 	b.wantSeen(t, "fetch")
+	a.landed(t, d)
+	b.landed(t, d)
+	if _, free, err := a.db.LeaseProxy(t.Context(), "hub blob "+d.String(), time.Second); !free || err != nil {
+		t.Errorf("the lease was not given back: %v", err)
+	}
 }
 
 // TestReplicaTakesOver: who waited fetches when the other gives up.
