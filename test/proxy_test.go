@@ -43,6 +43,7 @@ var cacheChecks = map[string]func(*cacheCheck){
 	"38 for those who may read the project":      rights,
 	"39 added while the server runs":             managedProxy,
 	"40 one name over own and foreign":           virtualProject,
+	"41 what no quota has room for":              fullQuota,
 }
 
 // What 40 needs, and the second half of 31.
