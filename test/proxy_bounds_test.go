@@ -2,6 +2,7 @@ package test
 
 import (
 	"strings"
+	"time"
 
 	"github.com/berth-registry/berth/test/upstreamtest"
 )
@@ -119,5 +120,36 @@ func rights(k *cacheCheck) {
 		up.Forget()
 		ask(stranger, k.path("manifests", "never-asked")).fails(404, "NAME_UNKNOWN")
 		k.unasked(up) // a stranger makes nothing happen
+	})
+}
+
+// 41: what the project's quota has no room for is passed through.
+func fullQuota(k *cacheCheck) {
+	up := k.upstream(fresh())
+	k.run(func() {
+		small, large := up.AddImage(app, "small", 4100, 1000), up.AddImage(app, "large", 4101, 4<<20)
+		k.repo().same("small", small.Digest)
+		k.berth("", "plan", "create", k.name, "--storage", "1MiB")
+		k.berth("", "project", "set", k.name, "--plan", k.name)
+		time.Sleep(1100 * time.Millisecond) // until all replicas have noticed
+		for range 2 {
+			k.repo().same("large", large.Digest)
+		}
+		for end := time.Now().Add(patienceOfTest); ; time.Sleep(100 * time.Millisecond) { // a fetch may still be under way
+			up.Forget()
+			k.repo().same("large", large.Digest)
+			if up.Count(upstreamtest.Blob, "GET") > 0 {
+				break
+			}
+			if time.Now().After(end) {
+				k.t.Fatal("the large layer is here: the quota was not full, and nothing was tested")
+			}
+		}
+		k.repo().same("small", small.Digest)
+		var used int64
+		err := k.c.rows.QueryRow("SELECT u.storage FROM projects p JOIN project_usage u ON u.project_id = p.id WHERE p.name = $1", k.name).Scan(&used)
+		if err != nil || used > 1<<20 {
+			k.t.Errorf("%d bytes are kept: %v", used, err)
+		}
 	})
 }

@@ -303,26 +303,48 @@ func TestProxyPrefetch(t *testing.T) {
 }
 
 // TestProxyMirrors: daemons that have Berth as a mirror, set up as docs/proxy.md
-// says, pull what they know by the upstream's name.
+// says, pull what they know by the upstream's name. First nobody is asked to log
+// in, then everybody, but for one public project: dockerd shows no credentials to
+// mirrors.
 func TestProxyMirrors(t *testing.T) {
+	t.Run("open", func(t *testing.T) {
+		proxyMirrors(t, func(t *testing.T, config string) *place {
+			address := freeAddress(t)
+			_, port, err := net.SplitHostPort(address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			file := filepath.Join(dir, "berth.yaml")
+			write(t, file, strings.ReplaceAll(config, "PORT", port))
+			s, err := launchWith(filepath.Join(dir, "data"), address, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			endWith(t, s)
+			return &place{api: s.api}
+		})
+	})
+	t.Run("with log-in", func(t *testing.T) {
+		proxyMirrors(t, func(t *testing.T, config string) *place {
+			c := oneProcess(t, filepath.Join(t.TempDir(), "data"), config)
+			(&cacheCheck{t: t, c: c}).berth("", "project", "set", "docker.io", "--visibility", "public")
+			return c.place()
+		})
+	})
+}
+
+func proxyMirrors(t *testing.T, begin func(t *testing.T, config string) *place) {
 	o := startDistribution(t, "", nil)
 	r := &repo{t, o.api, "library/app"}
 	image := r.pushImage("v1", 7100, 7101)
 	other := (&repo{t, o.api, "team/app"}).pushImage("v1", 7102)
-	address := freeAddress(t)
-	_, port, err := net.SplitHostPort(address)
+	hub := spec{"hosts": []string{"localhost:PORT"}}
+	at := begin(t, proxies(map[string]spec{"docker.io": ofOrigin(o).with(hub), "registry.example.test": ofOrigin(o)}))
+	_, port, err := net.SplitHostPort(at.host())
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	file := filepath.Join(dir, "berth.yaml")
-	hub := spec{"hosts": []string{"localhost:" + port}}
-	write(t, file, proxies(map[string]spec{"docker.io": ofOrigin(o).with(hub), "registry.example.test": ofOrigin(o)}))
-	s, err := launchWith(filepath.Join(dir, "data"), address, file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	endWith(t, s)
 	names := map[string]descriptor{"docker.io/library/app:v1": image, "docker.io/team/app:v1": other, "registry.example.test/team/app:v1": other}
 
 	t.Run("docker", func(t *testing.T) {
@@ -340,9 +362,14 @@ func TestProxyMirrors(t *testing.T) {
 	})
 	t.Run("containerd", func(t *testing.T) {
 		ctr := newCtr(t)
-		hosts := map[string]string{
-			"all": ctr.file("all/_default/hosts.toml", []byte(readExample(t, "containerd/_default/hosts.toml", address))),
-			"one": ctr.file("one/docker.io/hosts.toml", []byte(readExample(t, "containerd/docker.io/hosts.toml", address))),
+		for folder, example := range map[string]string{"all/_default": "containerd/_default/hosts.toml", "one/docker.io": "containerd/docker.io/hosts.toml"} {
+			text := readExample(t, example, at.host())
+			if at.user != "" {
+				text = strings.ReplaceAll(text, "# [host", "[host")
+				text = strings.ReplaceAll(text, "#   authorization", "authorization")
+				text = strings.ReplaceAll(text, "Basic …", basicHeader(at.user, at.secret))
+			}
+			ctr.file(folder+"/hosts.toml", []byte(text))
 		}
 		for name, want := range names {
 			pull := func(folder string) {
@@ -358,17 +385,16 @@ func TestProxyMirrors(t *testing.T) {
 				pull("one")
 			}
 		}
-		equal(t, "files", len(hosts), 2)
 	})
 	t.Run("podman", func(t *testing.T) {
-		podman := newPodman(t)
-		mirrors := podman.file("registries.conf", []byte(readExample(t, "podman/registries.conf", address)))
+		podman := newPodman(t).at(at)
+		mirrors := podman.file("registries.conf", []byte(readExample(t, "podman/registries.conf", at.host())))
 		podman.env = append(podman.env, "CONTAINERS_REGISTRIES_CONF="+mirrors)
 		for _, name := range []string{"docker.io/library/app:v1", "docker.io/team/app:v1"} {
 			podman.run("pull", name)
 			equal(t, "digest of "+name, podman.run("image", "inspect", "-f", "{{.Digest}}", name), names[name].Digest)
 		}
-		raw := rawManifest(newClient(t, "skopeo", "--registries-conf", mirrors), "docker://docker.io/library/app:v1")
+		raw := rawManifest(newClient(t, "skopeo", "--registries-conf", mirrors).at(at), "docker://docker.io/library/app:v1")
 		equal(t, "digest that skopeo finds", digestOf(raw), image.Digest)
 	})
 	o.stop()

@@ -116,7 +116,11 @@ func ownCredential(k *cacheCheck) {
 	}
 	storage := map[string]*upstreamtest.Host{}
 	for name, up := range ups {
-		storage[name] = k.host("127.0.0.2", up.Storage())
+		ip := "127.0.0.2"
+		if name == "basic" || name == "static" {
+			ip = "127.0.0.1" // by another port only
+		}
+		storage[name] = k.host(ip, up.Storage())
 	}
 	k.run(func() {
 		ups["basic"].SetAuth(upstreamtest.Auth{User: "puller", Secret: "of-the-upstream", Basic: true})

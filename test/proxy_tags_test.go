@@ -418,14 +418,16 @@ func nonsense(k *cacheCheck) {
 // 34: when an upstream says that it allows few requests more, tags are asked for
 // more seldom.
 func allowance(k *cacheCheck) {
-	up := k.upstream(spec{"tags": spec{"ttl": "1s"}, "limits": spec{"reserve": 20}})
+	up := k.upstream(spec{"tags": spec{"ttl": "10s"}, "limits": spec{"reserve": 20}})
 	k.run(func() {
 		image := up.AddImage(app, "latest", 3400, 100)
 		up.On(upstreamtest.Rule{Kind: upstreamtest.Manifest, Do: upstreamtest.RateLimit(100, 2)})
 		for range 2 {
 			k.get(k.path("manifests", "latest")).manifest(image)
 		}
-		time.Sleep(1100 * time.Millisecond)
+		if _, err := k.c.rows.Exec("UPDATE proxy_tags SET checked_at = checked_at - 15000 WHERE repository = $1", k.name+"/"+app); err != nil {
+			k.t.Fatal(err)
+		}
 		first := k.c.at(0) // the process that heard it
 		up.Forget()
 		for range 5 {

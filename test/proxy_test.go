@@ -41,15 +41,21 @@ var cacheChecks = map[string]func(*cacheCheck){
 	"36 addresses that nobody named":             forbiddenAddresses,
 	"37 mirrors, in their order":                 mirrors,
 	"38 for those who may read the project":      rights,
+	"39 added while the server runs":             managedProxy,
+	"40 one name over own and foreign":           virtualProject,
+	"41 what no quota has room for":              fullQuota,
 }
 
-// What the second half of 31 needs.
-const shortGrace = "gc:\n  orphans_after: 1s\n  interval: 200ms\n"
+// What 40 needs, and the second half of 31.
+const (
+	virtuals   = "virtual:\n  - {name: c40-all, sources: [c40-own, c40]}\n"
+	shortGrace = virtuals + "gc:\n  orphans_after: 1s\n  interval: 200ms\n"
+)
 
 func TestProxyOneProcess(t *testing.T) {
-	runChecks(t, oneProcess, "", shortGrace, cacheChecks)
+	runChecks(t, oneProcess, virtuals, shortGrace, cacheChecks)
 }
 
 func TestProxyReplicas(t *testing.T) {
-	runChecks(t, twoReplicas, "", shortGrace, cacheChecks)
+	runChecks(t, twoReplicas, virtuals, shortGrace, cacheChecks)
 }

@@ -59,7 +59,8 @@ func proxies(specs map[string]spec) string {
 	return text.String()
 }
 
-// oneProcess is a Berth on SQLite and a folder. data is where it keeps all.
+// oneProcess is a Berth on SQLite and a folder. data is where it keeps all; PORT
+// in config is the one that it listens on.
 func oneProcess(t *testing.T, data, config string) *caching {
 	t.Helper()
 	out, err := berth("admin", "reset", "--data", data).Output()
@@ -68,12 +69,13 @@ func oneProcess(t *testing.T, data, config string) *caching {
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	address := freeAddress(t)
+	_, port, _ := strings.Cut(address, ":")
 	c := &caching{t: t, replicas: 1, entry: "http://" + address, base: []string{"http://" + address}, key: lines[len(lines)-1]}
 	var s *server
 	begin := func(t *testing.T, config string) {
 		t.Helper()
 		file := filepath.Join(c.t.TempDir(), "berth.yaml")
-		write(t, file, config)
+		write(t, file, strings.ReplaceAll(config, "PORT", port))
 		s = &server{log: &logBook{ready: make(chan string, 1)}, done: make(chan struct{})}
 		running := s
 		s.cmd = berth("serve", "--config", file, "--listen", address, "--url", c.entry, "--data", data)
@@ -411,6 +413,9 @@ func runChecks(t *testing.T, begin func(t *testing.T, dir, config string) *cachi
 		maps.Copy(later, k.later)
 		checks = append(checks, k)
 	}
+	secrets := fmt.Sprintf("secrets:\n  key_file: %s\n", filepath.Join(t.TempDir(), "key"))
+	write(t, strings.Fields(secrets)[2], strings.Repeat("0123456789abcdef", 4)+"\n")
+	config, configLater = secrets+config, secrets+configLater
 	c := begin(t, roomFor(t), config+proxies(specs))
 	half := func(title string, of func(*cacheCheck) func()) {
 		t.Run(title, func(t *testing.T) {
