@@ -50,9 +50,7 @@ func (f *proxyFlags) add(c *cobra.Command) {
 	flags.StringVar(&p.Credential.Username, "username", "", "user `NAME` at the upstream, with --password-stdin")
 	flags.BoolVar(&f.passwordStdin, "password-stdin", false, "read that user's password or access token from standard input")
 	flags.BoolVar(&f.tokenStdin, "token-stdin", false, "read a bearer token from standard input")
-	flags.StringVar(&p.Credential.Exchange, "exchange", "", "exchange the server's own credentials of a `CLOUD`: ecr, gcp or acr")
 	flags.StringVar(&p.HTTPProxy, "http-proxy", "", "`URL` of the HTTP proxy to go through, or none")
-	flags.StringArrayVar(&p.Networks, "network", nil, "private `ADDRESS` or network that may be dialled; can be repeated")
 	flags.StringArrayVar(&p.Realms, "realm", nil, "`HOST` of a token service that is trusted although it is elsewhere; can be repeated")
 	flags.BoolVar(&p.PlainHTTP, "plain-http", false, "allow http:// upstreams that are not on the server's machine")
 	flags.StringVar(&f.tagTTL, "tag-ttl", "", "for how long a tag is not asked for again, such as `5m`, 0s or forever")
@@ -159,7 +157,7 @@ repositories are the cache. Passwords and tokens are encrypted in the server's d
 for which its configuration needs secrets.key_file. For administrators.`,
 		Example: `  berth proxy add docker.io
   berth proxy add docker.io --upstream https://registry-1.docker.io --username example --password-stdin < token
-  berth proxy add harbor --upstream https://harbor.internal --network 10.0.0.0/8 --cache-size 500GiB`,
+  berth proxy add harbor --upstream https://harbor.example.com --cache-size 500GiB`,
 		Args: exactly("NAME"),
 	}
 	f.add(c)

@@ -3027,7 +3027,7 @@ type ClientInterface interface {
 
 	// PutProxyWithBody Add or change a proxy
 	//
-	// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+	// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, run programs there, use its own identity at a cloud or reach private networks is for the configuration file alone. For administrators.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3036,7 +3036,7 @@ type ClientInterface interface {
 
 	// PutProxy Add or change a proxy
 	//
-	// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+	// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, run programs there, use its own identity at a cloud or reach private networks is for the configuration file alone. For administrators.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4425,7 +4425,7 @@ func (c *Client) GetProxy(ctx context.Context, proxy string, reqEditors ...Reque
 
 // PutProxyWithBody Add or change a proxy
 //
-// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, run programs there, use its own identity at a cloud or reach private networks is for the configuration file alone. For administrators.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4444,7 +4444,7 @@ func (c *Client) PutProxyWithBody(ctx context.Context, proxy string, params *Put
 
 // PutProxy Add or change a proxy
 //
-// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, run programs there, use its own identity at a cloud or reach private networks is for the configuration file alone. For administrators.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -9258,7 +9258,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutProxyWithBodyWithResponse Add or change a proxy
 	//
-	// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+	// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, run programs there, use its own identity at a cloud or reach private networks is for the configuration file alone. For administrators.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9267,7 +9267,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutProxyWithResponse Add or change a proxy
 	//
-	// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+	// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, run programs there, use its own identity at a cloud or reach private networks is for the configuration file alone. For administrators.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -13644,7 +13644,7 @@ func (c *ClientWithResponses) GetProxyWithResponse(ctx context.Context, proxy st
 
 // PutProxyWithBodyWithResponse Add or change a proxy
 //
-// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, run programs there, use its own identity at a cloud or reach private networks is for the configuration file alone. For administrators.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -13659,7 +13659,7 @@ func (c *ClientWithResponses) PutProxyWithBodyWithResponse(ctx context.Context, 
 
 // PutProxyWithResponse Add or change a proxy
 //
-// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.
+// The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, run programs there, use its own identity at a cloud or reach private networks is for the configuration file alone. For administrators.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -150,7 +150,7 @@ func proxies(a *api) {
 		method: http.MethodPut, path: one, id: "put-proxy", tag: tag,
 		summary: "Add or change a proxy",
 		description: "The proxy is as the body says from then on. Its secret is encrypted with the key in secrets.key_file of the configuration; " +
-			"one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, or run programs there, is for the configuration file alone. For administrators.",
+			"one that is not sent is taken away, unless keepSecret says otherwise. What would read files of the server, run programs there, use its own identity at a cloud or reach private networks is for the configuration file alone. For administrators.",
 	}, func(ctx context.Context, c *manage.Caller, in *struct {
 		InProxy
 		KeepSecret bool `query:"keepSecret" doc:"Keep the password or token that it has"`

@@ -16,9 +16,12 @@ import (
 	"github.com/berth-registry/berth/internal/upstream"
 )
 
-// openUpstream makes the client of a proxy's upstream.
-func (p *proxies) openUpstream(s proxyspec.Proxy) (*upstream.Registry, error) {
-	return upstream.New(p.upstreamOptions(s))
+// openUpstream makes the client of a proxy's upstream. What administrators added
+// reaches what the configuration lets all proxies reach, and no more.
+func (p *proxies) openUpstream(s proxyspec.Proxy, managed bool) (*upstream.Registry, error) {
+	o := p.upstreamOptions(s)
+	o.Transport.Untrusted = managed && s.HTTPProxy != ""
+	return upstream.New(o)
 }
 
 // upstreamOptions are those that a spec says.

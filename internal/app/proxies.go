@@ -192,7 +192,7 @@ func (p *proxies) opened(row meta.Proxy) (proxyspec.Proxy, error) {
 		return proxyspec.Proxy{Name: row.Name}, fmt.Errorf("what is stored of it cannot be read: %w", err)
 	}
 	if row.Secret == nil {
-		return spec, nil
+		return spec, managedCheck(spec)
 	}
 	if p.sealer == nil {
 		return spec, errors.New("its secret is sealed, and secrets.key_file is not set")
@@ -206,7 +206,16 @@ func (p *proxies) opened(row meta.Proxy) (proxyspec.Proxy, error) {
 	} else {
 		spec.Credential.Token = string(plain)
 	}
-	return spec, nil
+	return spec, managedCheck(spec)
+}
+
+// managedCheck holds what is stored against the rules of what may be added: a
+// database may be older than these, or another's.
+func managedCheck(spec proxyspec.Proxy) error {
+	if err := proxyspec.CheckManaged(spec); err != nil {
+		return fmt.Errorf("it is not to be run as it is stored: %w", err)
+	}
+	return nil
 }
 
 // replace has what is wanted run: those that ran already go on.
@@ -352,7 +361,7 @@ func (p *proxies) open(want wanted) (*running, error) {
 	var origin registry.Reader = silent{want.broken}
 	stretch := func() int { return 1 }
 	if want.broken == nil {
-		u, err := p.openUpstream(spec)
+		u, err := p.openUpstream(spec, want.managed)
 		if err != nil {
 			return nil, err
 		}

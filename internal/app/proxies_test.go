@@ -316,6 +316,44 @@ func TestManagedElsewhere(t *testing.T) {
 	}
 }
 
+// TestManagedReach: who may add proxies reaches with them what the configuration
+// lets them reach, whatever is stored, and not this machine's network.
+func TestManagedReach(t *testing.T) {
+	up := anotherRegistry(t)
+	push(t, up.URL, "team/app", "1", "the layer")
+	s := proxySite(t, "", nil)
+	change := meta.Change{Event: audit.Event{Action: "proxy.put"}}
+	for name, spec := range map[string]string{
+		"plain":   `"upstreams":["` + up.URL + `"]`,
+		"network": `"upstreams":["` + up.URL + `"],"networks":["127.0.0.1"]`,
+		"way":     `"upstreams":["http://registry.example"],"plain_http":true,"http_proxy":"` + up.URL + `"`,
+		"cloud":   `"upstreams":["https://registry.example"],"credential":{"exchange":"gcp"}`,
+	} {
+		spec = `{"name":"` + name + `",` + spec + `}`
+		if _, err := s.store.db.PutProxy(t.Context(), change, meta.Proxy{Name: name, Spec: spec}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.proxies.reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ask := asking(t, s)
+	before := up.asked.Load()
+	for name, want := range map[string]int{"plain": 502, "network": 503, "way": 502, "cloud": 503} {
+		if got := ask("GET", "127.0.0.1:5000", "/v2/"+name+"/team/app/manifests/1", "", ""); got.Code != want {
+			t.Errorf("%s: %d %s", name, got.Code, got.Body)
+		}
+	}
+	if up.asked.Load() != before {
+		t.Error("an address of this machine was dialled")
+	}
+	for _, spec := range []string{`"networks":["169.254.169.254"]`, `"credential":{"exchange":"acr"}`} {
+		if got := ask("PUT", "127.0.0.1:5000", "/api/v1/proxies/quay.io", "", `{"name":"quay.io",`+spec+`}`); got.Code != 422 {
+			t.Errorf("%s: %d %s", spec, got.Code, got.Body)
+		}
+	}
+}
+
 // TestVirtualProject: one name for a project and a cache.
 func TestVirtualProject(t *testing.T) {
 	up := anotherRegistry(t)

@@ -299,16 +299,19 @@ func notNegative(n int64) error {
 }
 
 // CheckManaged is Check for what came over the API: who may use it must not read
-// files of the server or have it run programs.
+// files of the server or have it run programs, nor reach with it what is closed to
+// them, nor send its own identity anywhere.
 func CheckManaged(p Proxy) error {
 	c := &checker{}
-	const why = "is for the configuration file alone: it would read the server's disk, or run a program on it"
-	for field, given := range map[string]string{
-		"credential.password_file": p.Credential.PasswordFile, "credential.token_file": p.Credential.TokenFile,
-		"credential.helper": p.Credential.Helper, "tls.ca_file": p.TLS.CAFile,
+	const disk = "is for the configuration file alone: it would read the server's disk, or run a program on it"
+	for _, f := range []struct{ field, given, why string }{
+		{"credential.password_file", p.Credential.PasswordFile, disk}, {"credential.token_file", p.Credential.TokenFile, disk},
+		{"credential.helper", p.Credential.Helper, disk}, {"tls.ca_file", p.TLS.CAFile, disk},
+		{"credential.exchange", p.Credential.Exchange, "is for the configuration file alone: it would show the server's own identity at its cloud to the upstream"},
+		{"networks", strings.Join(p.Networks, ", "), "is for the configuration file alone: list there, under proxy.networks, the private networks that may be dialled for all"},
 	} {
-		if given != "" {
-			c.addf(field, why)
+		if f.given != "" {
+			c.addf(f.field, "%s", f.why)
 		}
 	}
 	if p.HTTPProxy != "" && p.HTTPProxy != notation.Redacted(p.HTTPProxy) {

@@ -108,6 +108,7 @@ func TestManaged(t *testing.T) {
 	for _, bad := range []string{
 		`"credential":{"username":"u","password_file":"/etc/shadow"}`, `"credential":{"token_file":"x"}`, `"credential":{"helper":"pass"}`,
 		`"tls":{"ca_file":"/etc/ca.pem"}`, `"http_proxy":"http://u:hunter2@proxy:3128"`,
+		`"networks":["169.254.169.254"]`, `"credential":{"exchange":"gcp"}`,
 	} {
 		p := decode(t, `{"name":"docker.io",`+bad+`}`)
 		if err := CheckManaged(p); err == nil || !strings.Contains(err.Error(), "for the configuration file alone") || strings.Contains(err.Error(), "hunter2") {

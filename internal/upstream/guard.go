@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/berth-registry/berth/internal/registry"
 )
@@ -30,15 +31,14 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("198.51.100.0/24"),
 	netip.MustParsePrefix("203.0.113.0/24"),
 	netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("::/96"), // IPv4-compatible
-	netip.MustParsePrefix("64:ff9b:1::/48"),
-	netip.MustParsePrefix("100::/64"),
 	netip.MustParsePrefix("2001::/23"), // Teredo among them
 	netip.MustParsePrefix("2001:db8::/32"),
 	netip.MustParsePrefix("2002::/16"), // 6to4
 	netip.MustParsePrefix("3fff::/20"),
-	netip.MustParsePrefix("fec0::/10"),
 }
+
+// global holds all public addresses of IPv6: no others are assigned.
+var global = netip.MustParsePrefix("2000::/3")
 
 // nat64 holds an IPv4 address in its last four bytes.
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
@@ -53,7 +53,7 @@ func (p policy) allows(a netip.Addr) bool {
 		bytes := a.As16()
 		return p.allows(netip.AddrFrom4([4]byte(bytes[12:])))
 	}
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !contains(special, a)
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !contains(special, a) && (a.Is4() || global.Contains(a))
 }
 
 func contains(networks []netip.Prefix, a netip.Addr) bool {
@@ -93,8 +93,14 @@ func (u *Registry) allowed(req *http.Request) error {
 		return nil
 	}
 	label := host[strings.LastIndexByte(host, '.')+1:]
-	if label == "" || label == "localhost" || label[0] >= '0' && label[0] <= '9' {
+	if label == "" || label == "localhost" || label[0] >= '0' && label[0] <= '9' || !ascii(host) {
 		return refusedAddress(host)
 	}
 	return nil
+}
+
+// ascii reports whether a name has one spelling. In other letters there are digits
+// and dots too, which become an address when the name is asked for.
+func ascii(host string) bool {
+	return !strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII })
 }

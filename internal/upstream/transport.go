@@ -10,8 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strings"
-	"sync"
+	"slices"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
@@ -36,8 +35,9 @@ func (u *Registry) connect() error {
 		p, err := proxy(req)
 		return p != nil && err == nil
 	}
+	u.trusted = func(req *http.Request) bool { return !o.Untrusted && u.proxied(req) }
 	u.transport = &http.Transport{
-		Proxy:                  d.trusting(proxy),
+		Proxy:                  proxy,
 		DialContext:            d.dial,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout:    o.Connect,
@@ -89,40 +89,28 @@ func httpProxy(address string) (proxyFunc, error) {
 	if err != nil {
 		return nil, errors.New("the address of the HTTP proxy is malformed") // it may hold a password
 	}
-	if _, ok := proxyPorts[u.Scheme]; !ok || u.Hostname() == "" {
+	if !slices.Contains(proxyKinds, u.Scheme) || u.Hostname() == "" {
 		return nil, fmt.Errorf("HTTP proxy %q: write http://host:port, https://host:port or socks5://host:port", u.Redacted())
 	}
 	return http.ProxyURL(u), nil
 }
 
-// proxyPorts are the kinds of proxies, with the port where none is named.
-var proxyPorts = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}
+// proxyKinds are the schemes of addresses of proxies.
+var proxyKinds = []string{"http", "https", "socks5", "socks5h"}
 
 // dialer makes connections, to addresses that are allowed and to proxies.
 type dialer struct {
 	guarded net.Dialer
 	free    net.Dialer
-	proxies sync.Map // host:port of those that an operator chose
 }
 
-// trusting remembers the addresses of proxies: they are the operator's word, and
-// mostly private.
-func (d *dialer) trusting(proxy proxyFunc) proxyFunc {
-	return func(req *http.Request) (*url.URL, error) {
-		u, err := proxy(req)
-		if u != nil && err == nil {
-			port := u.Port()
-			if port == "" {
-				port = proxyPorts[u.Scheme]
-			}
-			d.proxies.Store(strings.ToLower(net.JoinHostPort(u.Hostname(), port)), true)
-		}
-		return u, err
-	}
-}
+// proxyKey is that of a true in the context of requests that go through a proxy
+// which is the operator's word, and mostly private. The same address, when a
+// registry leads to it, is dialled like any other.
+type proxyKey struct{}
 
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	if _, ok := d.proxies.Load(strings.ToLower(address)); ok {
+	if ctx.Value(proxyKey{}) != nil {
 		return d.free.DialContext(ctx, network, address)
 	}
 	return d.guarded.DialContext(ctx, network, address)

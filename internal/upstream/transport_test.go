@@ -103,6 +103,7 @@ func TestHTTPProxy(t *testing.T) {
 	for _, leads = range []string{
 		"http://169.254.169.254/", "http://[::ffff:169.254.169.254]/", "http://127.1/", "http://0x7f000001/", "http://2130706433/", "http://0177.0.0.01/",
 		"http://localhost/", "http://LOCALHOST./", "http://a.localhost/", "http://127.0.0.1./", "http://x.0x7f/", proxy.URL,
+		"http://１２７.０.０.１/", "https://１２７.０.０.１/", "http://127。0。0。1/", "https://ｌｏｃａｌｈｏｓｔ/",
 	} {
 		_, err := read(t.Context(), known(u))
 		registrytest.WantCode(t, leads, err, registry.Faulty)
@@ -145,6 +146,46 @@ func TestHTTPProxyOfTheEnvironment(t *testing.T) {
 	if got := asked(); len(got) != 1 {
 		t.Errorf("the proxy was asked for %q", got)
 	}
+}
+
+// TestHTTPProxyIsNotForRegistries: where an upstream leads to the address of the
+// proxy itself, past it, that is an address like any other.
+func TestHTTPProxyIsNotForRegistries(t *testing.T) {
+	var leads string
+	proxy, asked := forward(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			http.Redirect(w, r, leads, http.StatusTemporaryRedirect)
+			return
+		}
+		serve(w, r)
+	})
+	leads = proxy.URL + "/status"
+	t.Setenv("HTTP_PROXY", proxy.URL)
+	t.Setenv("NO_PROXY", "127.0.0.1")
+	u, err := upstream.New(upstream.Options{Name: "hub", Endpoints: []string{"http://registry.example"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	_, err = read(t.Context(), known(u))
+	registrytest.WantCode(t, "read", err, registry.Faulty)
+	if got := asked(); len(got) != 1 || !strings.HasPrefix(got[0], "registry.example ") {
+		t.Errorf("the proxy was asked for %q", got)
+	}
+}
+
+// TestUntrustedHTTPProxy: one that is not the operator's word is dialled where
+// anything else may be.
+func TestUntrustedHTTPProxy(t *testing.T) {
+	proxy, asked := forward(t, serve)
+	transport := upstream.Transport{Networks: elsewhere, HTTPProxy: proxy.URL, Untrusted: true}
+	u := open(t, upstream.Options{Endpoints: []string{"http://registry.example"}, Transport: transport})
+	registrytest.WantCode(t, "resolve", resolve(t, u), registry.Faulty)
+	if got := asked(); len(got) != 0 {
+		t.Errorf("the proxy was asked for %q", got)
+	}
+	transport.Networks = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	wantCode(t, "named", resolve(t, open(t, upstream.Options{Endpoints: []string{"http://registry.example"}, Transport: transport})), 0)
 }
 
 // withTLS serves with a certificate of its own and returns a file that holds it.

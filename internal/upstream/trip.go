@@ -50,6 +50,9 @@ func (t *trip) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	ctx, cancel := context.WithCancelCause(j.ctx)
 	j.cancel, j.started = cancel, time.Now()
+	if t.upstream.trusted(req) {
+		ctx = context.WithValue(ctx, proxyKey{}, true)
+	}
 	resp, err := t.upstream.transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		j.unanswered(err)

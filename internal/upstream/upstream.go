@@ -70,6 +70,9 @@ type Transport struct {
 	// HTTPProxy is the address of a proxy that requests go through; "": what the
 	// environment says; "none": none.
 	HTTPProxy string
+	// Untrusted has HTTPProxy dialled only where anything else would be: who chose
+	// it may not choose what else is reached.
+	Untrusted bool
 	// Networks are those, of private or local addresses, that may be dialled.
 	Networks []netip.Prefix
 
@@ -106,7 +109,8 @@ type Registry struct {
 	o         Options
 	endpoints []*endpoint
 	transport *http.Transport
-	proxied   func(*http.Request) bool
+	proxied   func(*http.Request) bool // it goes through an HTTP proxy
+	trusted   func(*http.Request) bool // it does, which may be dialled wherever it is
 	policy    policy
 	gate      *gate
 	rate      *bucket // nil: no bound
