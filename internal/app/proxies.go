@@ -276,6 +276,7 @@ func (p *proxies) virtuals(ctx context.Context, r *routes) (list []registry.Rout
 			} else if !pushed {
 				pushed, s.Pushes = true, true
 			}
+			s.Registry = behind(s.Registry)
 			sources = append(sources, s)
 		}
 		joined, err := virtual.New(v.Name, sources)

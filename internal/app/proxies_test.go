@@ -460,6 +460,79 @@ func TestVirtualProject(t *testing.T) {
 	send(t, "GET", here.URL+"/v2/team/app/manifests/1", "", nil, 404)
 }
 
+// TestVirtualRights: through a virtual project nobody sees or writes more than the
+// sources let him, and what was deleted is gone there too. A token need not name
+// the sources.
+func TestVirtualRights(t *testing.T) {
+	up := anotherRegistry(t)
+	theirs := push(t, up.URL, "app", "1", "their layer")
+	s := proxySite(t, "proxies:\n  - {name: mirror, upstreams: ['"+up.URL+"'], networks: [127.0.0.1]}\nvirtual:\n  - {name: all, sources: [team, mirror]}\n",
+		map[string]string{"url": "http://127.0.0.1:5000"})
+	here := httptest.NewServer(s.handler)
+	defer here.Close()
+	ours := push(t, here.URL, "team/own", "1", "our layer")
+	send(t, "GET", here.URL+"/v2/all/app/manifests/1", "", nil, 200)
+	ask := asking(t, s)
+	const host = "127.0.0.1:5000"
+	wants := func(status int, method, path, user, body string) *httptest.ResponseRecorder {
+		t.Helper()
+		got := ask(method, host, path, user, body)
+		if got.Code != status {
+			t.Errorf("%s %s by %q: %d %s, want %d", method, path, user, got.Code, got.Body, status)
+		}
+		return got
+	}
+	for i, name := range []string{"root", "bob", "carol"} {
+		wants(201, "POST", "/api/v1/users", []string{"", "root", "root"}[i], `{"name":"`+name+`","password":"a long password"}`)
+	}
+	for _, member := range []string{"all bob writer", "mirror bob reader", "all carol writer", "team carol reader"} {
+		m := strings.Fields(member)
+		wants(200, "PUT", "/api/v1/projects/"+m[0]+"/members/user/"+m[1], "root", `{"role":"`+m[2]+`"}`)
+	}
+	layer := "/blobs/" + oci.SHA256.FromBytes([]byte("our layer")).String()
+	digest := "/manifests/" + oci.SHA256.FromBytes(ours).String()
+	for _, path := range []string{"/v2/all/own/manifests/1", "/v2/all/own" + digest, "/v2/all/own" + layer} {
+		wants(404, "GET", path, "bob", "")
+		wants(200, "GET", path, "carol", "")
+	}
+	wants(404, "GET", "/v2/all/own/tags/list", "bob", "")
+	if got := wants(200, "GET", "/v2/_catalog", "bob", "").Body.String(); strings.Contains(got, "own") || !strings.Contains(got, `"all/app"`) {
+		t.Errorf("bob is told of %s", got)
+	}
+	if got := wants(200, "GET", "/v2/all/app/manifests/1", "bob", "").Body.String(); got != string(theirs) {
+		t.Errorf("bob got %s", got)
+	}
+	wants(404, "GET", "/v2/all/app/manifests/1", "carol", "")
+	wants(403, "POST", "/v2/all/own/blobs/uploads/", "bob", "")
+	wants(403, "POST", "/v2/all/own/blobs/uploads/", "carol", "")
+	wants(403, "DELETE", "/v2/all/own/manifests/1", "carol", "")
+	wants(202, "POST", "/v2/all/own/blobs/uploads/", "root", "")
+	own := oci.SHA256.FromBytes([]byte("{}")).String()
+	wants(201, "POST", "/v2/all/own/blobs/uploads/?digest="+own, "root", "{}")
+
+	token := func(user string) string {
+		t.Helper()
+		var answer struct{ Token string }
+		got := wants(200, "GET", "/auth/token?service="+host+"&scope=repository:all/own:pull", user, "")
+		if err := json.Unmarshal(got.Body.Bytes(), &answer); err != nil || answer.Token == "" {
+			t.Fatalf("%s, %v", got.Body, err)
+		}
+		return answer.Token
+	}
+	for user, want := range map[string]int{"bob": 404, "carol": 200} {
+		r := httptest.NewRequest("GET", "/v2/all/own/manifests/1", nil)
+		r.Host = host
+		r.Header.Set("Authorization", "Bearer "+token(user))
+		w := httptest.NewRecorder()
+		if s.handler.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("with a token of %s: %d %s", user, w.Code, w.Body)
+		}
+	}
+	wants(200, "DELETE", "/api/v1/projects/team?confirm=team", "root", "")
+	wants(404, "GET", "/v2/all/own"+digest, "root", "")
+	wants(403, "POST", "/v2/all/own/blobs/uploads/", "root", "")
+}
+
 // TestEviction: a cache that has more than it may keep gives up what was not used
 // for longest, and what is left is whole.
 func TestEviction(t *testing.T) {

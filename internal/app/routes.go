@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"io"
 	"iter"
 	"net/http"
 	"sync"
@@ -93,65 +94,104 @@ func (p *proxies) repository(r *http.Request, name string) string {
 // serves reports whether a request came by a name that was given to a proxy.
 func (p *proxies) serves(r *http.Request) bool { return p.current.Load().table.HostOf(r) != "" }
 
-// live is the registry that the routes of a request lead to.
-type live struct{ p *proxies }
+// live is the registry that the routes of a request lead to. Of what stands behind
+// a virtual project each source is asked for with behind.
+type live struct {
+	p      *proxies
+	behind registry.Check
+}
 
 var _ registry.Registry = live{}
 
 func (l live) of(ctx context.Context) registry.Registry { return l.p.routesOf(ctx).mux }
 
+// behindKey is that of a registry.Check in the context of a request.
+type behindKey struct{}
+
+func (l live) with(ctx context.Context) context.Context {
+	return context.WithValue(ctx, behindKey{}, l.behind)
+}
+
+// behind is the source of a virtual project, as who asks may use it.
+func behind(source registry.Registry) registry.Registry {
+	return registry.Guard(source, func(ctx context.Context, op registry.Op) error {
+		check, ok := ctx.Value(behindKey{}).(registry.Check)
+		if !ok || check == nil {
+			return registry.Errorf(registry.Internal, op.Repo, "it is not known who asks")
+		}
+		return check(ctx, op)
+	})
+}
+
+// heldUpload is asked for again when it commits.
+type heldUpload struct {
+	registry.Upload
+	live live
+}
+
+func (u heldUpload) Commit(ctx context.Context, off int64, r io.Reader, d oci.Digest) (oci.Descriptor, error) {
+	return u.Upload.Commit(u.live.with(ctx), off, r, d)
+}
+
+func (l live) upload(u registry.Upload, err error) (registry.Upload, error) {
+	if err != nil {
+		return nil, err
+	}
+	return heldUpload{u, l}, nil
+}
+
 func (l live) Resolve(ctx context.Context, repo string, ref oci.Ref) (oci.Descriptor, error) {
-	return l.of(ctx).Resolve(ctx, repo, ref)
+	return l.of(ctx).Resolve(l.with(ctx), repo, ref)
 }
 
 func (l live) Manifest(ctx context.Context, repo string, ref oci.Ref) (registry.Manifest, error) {
-	return l.of(ctx).Manifest(ctx, repo, ref)
+	return l.of(ctx).Manifest(l.with(ctx), repo, ref)
 }
 
 func (l live) Blob(ctx context.Context, repo string, d oci.Digest) (registry.Blob, error) {
-	return l.of(ctx).Blob(ctx, repo, d)
+	return l.of(ctx).Blob(l.with(ctx), repo, d)
 }
 
 func (l live) Tags(ctx context.Context, repo, after string) iter.Seq2[string, error] {
-	return l.of(ctx).Tags(ctx, repo, after)
+	return l.of(ctx).Tags(l.with(ctx), repo, after)
 }
 
 func (l live) Referrers(ctx context.Context, repo string, subject oci.Digest, artifactType string, after oci.Digest) iter.Seq2[oci.Descriptor, error] {
-	return l.of(ctx).Referrers(ctx, repo, subject, artifactType, after)
+	return l.of(ctx).Referrers(l.with(ctx), repo, subject, artifactType, after)
 }
 
 func (l live) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
-	return l.of(ctx).Repositories(ctx, after)
+	return l.of(ctx).Repositories(l.with(ctx), after)
 }
 
 func (l live) Holders(ctx context.Context, near string, d oci.Digest) iter.Seq2[string, error] {
-	return l.of(ctx).Holders(ctx, near, d)
+	return l.of(ctx).Holders(l.with(ctx), near, d)
 }
 
 func (l live) PutManifest(ctx context.Context, repo string, m registry.Manifest, tags ...string) (registry.PutResult, error) {
-	return l.of(ctx).PutManifest(ctx, repo, m, tags...)
+	return l.of(ctx).PutManifest(l.with(ctx), repo, m, tags...)
 }
 
 func (l live) Mount(ctx context.Context, repo, from string, d oci.Digest) (oci.Descriptor, error) {
-	return l.of(ctx).Mount(ctx, repo, from, d)
+	return l.of(ctx).Mount(l.with(ctx), repo, from, d)
 }
 
 func (l live) StartUpload(ctx context.Context, repo string, o registry.UploadOptions) (registry.Upload, error) {
-	return l.of(ctx).StartUpload(ctx, repo, o)
+	return l.upload(l.of(ctx).StartUpload(l.with(ctx), repo, o))
 }
 
 func (l live) ResumeUpload(ctx context.Context, repo, id string) (registry.Upload, error) {
-	return l.of(ctx).ResumeUpload(ctx, repo, id)
+	return l.upload(l.of(ctx).ResumeUpload(l.with(ctx), repo, id))
 }
 
 func (l live) DeleteTag(ctx context.Context, repo, tag string) error {
-	return l.of(ctx).DeleteTag(ctx, repo, tag)
+	return l.of(ctx).DeleteTag(l.with(ctx), repo, tag)
 }
 
 func (l live) DeleteManifest(ctx context.Context, repo string, d oci.Digest) error {
-	return l.of(ctx).DeleteManifest(ctx, repo, d)
+	return l.of(ctx).DeleteManifest(l.with(ctx), repo, d)
 }
 
 func (l live) DeleteBlob(ctx context.Context, repo string, d oci.Digest) error {
-	return l.of(ctx).DeleteBlob(ctx, repo, d)
+	return l.of(ctx).DeleteBlob(l.with(ctx), repo, d)
 }

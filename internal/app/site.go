@@ -265,7 +265,7 @@ func (s *site) validateRule(r access.TrustRule) error {
 // registryFor is the registry as a caller may see and use it.
 func (s *site) registryFor(id auth.Identity) registry.Registry {
 	before, after, bytes := s.limits.For(id)
-	guarded := registry.Guard(live{s.proxies}, decided(before), decided(s.policy.For(id)), decided(after))
+	guarded := registry.Guard(live{s.proxies, decided(s.policy.Behind(id))}, decided(before), decided(s.policy.For(id)), decided(after))
 	return registry.Observe(guarded, append(s.observers, s.trail.Observer(), bytes)...)
 }
 

@@ -69,6 +69,29 @@ func (p *Policy) For(id auth.Identity) registry.Check {
 	return func(ctx context.Context, op registry.Op) error { return p.check(ctx, &id, &op) }
 }
 
+// Behind is what id may do with repositories that stand behind another name,
+// under which it asked and For let it in. It is For, but for what a token was asked
+// for: nobody can have asked for these names. The anonymous are not asked to log in
+// for what they may not read: what they asked for may be elsewhere. Of all
+// repositories together nothing is said: each is asked for.
+func (p *Policy) Behind(id auth.Identity) registry.Check {
+	id.Scopes = nil
+	return func(ctx context.Context, op registry.Op) error {
+		switch {
+		case op.Repo != "":
+		case op.Action == registry.RepositoriesList:
+			return nil
+		default:
+			return refused(&id, &op, rightFor(op.Action), verdict{reason: "no right on the whole registry"})
+		}
+		err := p.check(ctx, &id, &op)
+		if rightFor(op.Action) == access.Pull && registry.IsCode(err, registry.Unauthorized) {
+			return &registry.Error{Code: registry.NameUnknown, Repo: op.Repo, Err: err}
+		}
+		return err
+	}
+}
+
 func (p *Policy) check(ctx context.Context, id *auth.Identity, op *registry.Op) error {
 	if op.Repo == "" {
 		return p.checkWhole(ctx, id, op)

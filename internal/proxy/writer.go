@@ -109,10 +109,10 @@ func (p *Registry) putOwn(ctx context.Context, here, there string, m registry.Ma
 }
 
 // fetchNamed brings into the cache what a manifest names and the origin has; what
-// it does not have is for the store to refuse.
+// it does not have is for the store to refuse. That a client names a blob proves
+// nothing of it: the origin is asked.
 func (p *Registry) fetchNamed(ctx context.Context, here, there string, parsed *oci.Manifest) error {
 	ctx, _ = registry.WithFreshness(ctx)
-	p.expect(here, parsed)
 	blobs, children := parsed.Blobs, parsed.Manifests
 	return fewAtOnce(ctx, len(blobs)+len(children), func(ctx context.Context, i int) (err error) {
 		if i < len(blobs) {

@@ -165,6 +165,36 @@ func TestPushOfWhatIsElsewhere(t *testing.T) {
 	registrytest.WantCode(t, "push what names a blob that may be there", err, registry.Unavailable)
 }
 
+// TestPushProvesNothing: that a client's manifest names a blob does not say that
+// the origin has it in that repository, nor how long it is. What is cached of
+// another repository stays there.
+func TestPushProvesNothing(t *testing.T) {
+	s := newSite(t, siteOptions{})
+	registrytest.PushImage(t, s.upstream, theirApp)
+	secret := registrytest.Random(1000)
+	d := registrytest.PushBlob(t, s.upstream, "secret/app", secret)
+	registrytest.WantBlob(t, s, "hub/secret/app", d.Digest, secret)
+	for _, size := range []int64{int64(len(secret)), 7} {
+		doc := registrytest.ImageDocument(t, s, ourApp)
+		doc.Subject, doc.ArtifactType = &oci.Descriptor{MediaType: oci.MediaTypeImage, Digest: oci.SHA256.FromBytes(secret), Size: 5}, signType
+		doc.Layers = append(doc.Layers, oci.Descriptor{MediaType: "text/plain", Digest: d.Digest, Size: size})
+		_, err := s.PutManifest(t.Context(), ourApp, doc.Manifest(t))
+		registrytest.WantCode(t, "push", err, registry.ManifestBlobUnknown)
+		_, err = s.Blob(t.Context(), ourApp, d.Digest)
+		registrytest.WantCode(t, "the blob of another repository", err, registry.BlobUnknown)
+	}
+	// What the origin has there comes as it is, whatever was said of it.
+	shared := registrytest.Random(900)
+	d = registrytest.PushBlob(t, s.upstream, theirApp, shared)
+	doc := registrytest.ImageDocument(t, s, ourApp)
+	doc.Subject = &oci.Descriptor{MediaType: oci.MediaTypeImage, Digest: oci.SHA256.FromBytes(secret), Size: 5}
+	doc.Layers = append(doc.Layers, oci.Descriptor{MediaType: "text/plain", Digest: d.Digest, Size: 7},
+		oci.Descriptor{MediaType: "text/plain", Digest: oci.SHA256.FromBytes([]byte("nobody has it")), Size: 7})
+	_, err := s.PutManifest(t.Context(), ourApp, doc.Manifest(t))
+	registrytest.WantCode(t, "push", err, registry.ManifestBlobUnknown)
+	registrytest.WantBlob(t, s, ourApp, d.Digest, shared)
+}
+
 // TestPushTakesOver: what came from the origin and is pushed here stays, whatever
 // becomes of it there.
 func TestPushTakesOver(t *testing.T) {

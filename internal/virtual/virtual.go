@@ -25,7 +25,8 @@ type Source struct {
 }
 
 // Registry is several registries under one name. Who may read it may read what
-// its sources have under their prefixes.
+// its sources give out: rights to these are their own business, and what they do
+// not show to somebody is not there for him.
 type Registry struct {
 	name    string
 	sources []Source
