@@ -165,6 +165,30 @@ func TestPushOfWhatIsElsewhere(t *testing.T) {
 	registrytest.WantCode(t, "push what names a blob that may be there", err, registry.Unavailable)
 }
 
+// TestPushIsNotBelieved: what a client says of blobs neither gives it those of other
+// repositories nor misleads others.
+func TestPushIsNotBelieved(t *testing.T) {
+	s := newSite(t, siteOptions{})
+	image := registrytest.PushImage(t, s.upstream, theirApp)
+	content := registrytest.Random(1000)
+	d := registrytest.PushBlob(t, s.upstream, "library/other", content)
+	registrytest.WantBlob(t, s, "hub/library/other", d.Digest, content) // in the cache, too
+	doc := registrytest.Document{MediaType: oci.MediaTypeImage, ArtifactType: signType, Subject: new(image.Manifest.Descriptor()),
+		Config: &image.Config, Layers: []oci.Descriptor{{MediaType: registrytest.LayerType, Digest: d.Digest, Size: d.Size}}}
+	_, err := s.PutManifest(t.Context(), ourApp, doc.Manifest(t))
+	registrytest.WantCode(t, "push what names a blob of another repository", err, registry.ManifestBlobUnknown)
+	_, err = s.Blob(t.Context(), ourApp, d.Digest)
+	registrytest.WantCode(t, "find it", err, registry.BlobUnknown)
+
+	doc.Layers = []oci.Descriptor{image.Layers[0]}
+	doc.Layers[0].Size++
+	registrytest.PushManifest(t, s, ourApp, doc.Manifest(t))
+	b, err := s.Blob(t.Context(), ourApp, image.Layers[0].Digest)
+	if err != nil || b.Descriptor().Size != image.Layers[0].Size {
+		t.Errorf("after a lie about its size: %v", err)
+	}
+}
+
 // TestPushTakesOver: what came from the origin and is pushed here stays, whatever
 // becomes of it there.
 func TestPushTakesOver(t *testing.T) {
