@@ -34,9 +34,18 @@ func (db *DB) DeleteTag(ctx context.Context, repo, tag string) error {
 // DeleteManifest removes a manifest with its tags and lets go of what it held.
 // Errors: ErrNoRepository, ErrNotFound, *ReferencedError.
 func (db *DB) DeleteManifest(ctx context.Context, repo string, d oci.Digest) error {
+	return db.deleteManifest(ctx, repo, d, func(*tx) error { return nil })
+}
+
+// deleteManifest removes a manifest if may does not fail, which looks at what the
+// transaction sees and locks.
+func (db *DB) deleteManifest(ctx context.Context, repo string, d oci.Digest, may func(*tx) error) error {
 	return db.remove(ctx, repo, audit.Event{Action: "manifest.delete", Digest: d.String()}, func(t *tx, p place, e *audit.Event) error {
 		// The order of locks that collection has: what the project uses comes first.
 		if err := mayLack(lockUsage(t, p.project)); err != nil {
+			return err
+		}
+		if err := may(t); err != nil {
 			return err
 		}
 		if _, err := t.exec(`DELETE FROM tags WHERE repository_id = $1 AND digest = $2`, p.id, d.String()); err != nil {

@@ -42,6 +42,7 @@ func callProxies(ctx context.Context, db *DB) {
 	db.SaveProxyManifest(ctx, ProxyManifest{Proxy: "hub", Repository: repo, Digest: d, FetchedAt: now})
 	db.PruneProxy(ctx, now.AddDate(1, 0, 1), 10)
 	db.ForgetProxyManifest(ctx, ProxyManifest{Repository: repo, Digest: d}, []string{"v1"})
+	db.EvictProxyManifest(ctx, ProxyManifest{Repository: repo, Digest: d}, true)
 	db.OwnProxyManifest(ctx, repo, d)
 	db.PutProxy(ctx, Change{}, Proxy{Name: "hub"})
 	db.Proxy(ctx, "hub")

@@ -97,6 +97,22 @@ func (db *DB) OwnProxyManifest(ctx context.Context, repo string, d oci.Digest) e
 	})
 }
 
+// EvictProxyManifest removes a manifest that came from upstream, as DeleteManifest
+// does, if it has not been pushed here and, unless used, was last used when m says.
+// The note stays; see ForgetProxyManifest. Errors: ErrNoRepository, *ReferencedError;
+// ErrNotFound of what is gone, or not as m says any more.
+func (db *DB) EvictProxyManifest(ctx context.Context, m ProxyManifest, used bool) error {
+	return db.deleteManifest(ctx, m.Repository, m.Digest, func(t *tx) error {
+		var at int64
+		err := t.lockedRow(`SELECT used_at FROM proxy_manifests WHERE repository = $1 AND digest = $2`,
+			m.Repository, m.Digest.String()).Scan(&at)
+		if err == nil && !used && at != millisOf(m.UsedAt) {
+			err = ErrNotFound
+		}
+		return err
+	})
+}
+
 const (
 	useStep    = time.Minute // between two notes of a use
 	useTurn    = 100         // uses that are noted together

@@ -226,19 +226,14 @@ func (e *eviction) removeManifests(ctx context.Context, i *image) (gone []*node,
 	for len(left) > 0 {
 		var held []*node
 		for _, n := range left {
-			unchanged, err := e.unchanged(ctx, n)
-			if err != nil {
-				return gone, err
-			}
-			if unchanged {
-				err = e.p.cache.DeleteManifest(ctx, i.here, n.note.Digest)
-			}
+			err := e.take(ctx, n)
+			var holders *meta.ReferencedError
 			switch {
-			case !unchanged, notThere(err):
-			case registry.IsCode(err, registry.Referenced):
+			case errors.Is(err, meta.ErrNotFound), errors.Is(err, meta.ErrNoRepository):
+			case errors.As(err, &holders):
 				held = append(held, n)
 			case err != nil:
-				return gone, err
+				return gone, coded(err, i.here)
 			default:
 				gone = append(gone, n)
 			}
@@ -254,14 +249,13 @@ func (e *eviction) removeManifests(ctx context.Context, i *image) (gone []*node,
 	return gone, nil
 }
 
-// unchanged reports whether nobody used a manifest since its image was looked at,
-// or pushed it here.
-func (e *eviction) unchanged(ctx context.Context, n *node) (bool, error) {
-	now, ok, err := e.p.came(ctx, n.note.Repository, n.note.Digest)
-	if err != nil || !ok {
-		return false, err
+// take removes a manifest, unless somebody used it since its image was looked at,
+// or pushed it here: meta.ErrNotFound, then.
+func (e *eviction) take(ctx context.Context, n *node) error {
+	if !e.force && e.p.usedSince(n.note.Repository, n.note.Digest, e.began) {
+		return meta.ErrNotFound
 	}
-	return e.force || now.UsedAt.Equal(n.note.UsedAt) && !e.p.usedSince(now.Repository, now.Digest, e.began), nil
+	return e.p.o.State.EvictProxyManifest(ctx, n.note, e.force)
 }
 
 // removeBlobs removes what manifests named that are gone. What others hold stays.

@@ -525,11 +525,17 @@ func (r *interrupted) deletes() error {
 	return nil
 }
 
-func (r *interrupted) DeleteManifest(ctx context.Context, repo string, d oci.Digest) error {
-	if err := r.deletes(); err != nil {
+// interruptedState is its part that takes manifests.
+type interruptedState struct {
+	proxy.State
+	*interrupted
+}
+
+func (s interruptedState) EvictProxyManifest(ctx context.Context, m meta.ProxyManifest, used bool) error {
+	if err := s.deletes(); err != nil {
 		return err
 	}
-	return r.Registry.DeleteManifest(ctx, repo, d)
+	return s.State.EvictProxyManifest(ctx, m, used)
 }
 
 func (r *interrupted) DeleteBlob(ctx context.Context, repo string, d oci.Digest) error {
@@ -567,13 +573,90 @@ func TestEvictionMeetsAPush(t *testing.T) {
 	}
 }
 
+// meeting is a state in which something happens at the last moment: before a
+// manifest is taken out of the cache, or is noted to be our own.
+type meeting struct {
+	proxy.State
+	evict, own func()
+}
+
+func (m *meeting) EvictProxyManifest(ctx context.Context, note meta.ProxyManifest, used bool) error {
+	if do := m.evict; do != nil {
+		m.evict = nil
+		do()
+	}
+	return m.State.EvictProxyManifest(ctx, note, used)
+}
+
+func (m *meeting) OwnProxyManifest(ctx context.Context, repo string, d oci.Digest) error {
+	if do := m.own; do != nil {
+		m.own = nil
+		do()
+	}
+	return m.State.OwnProxyManifest(ctx, repo, d)
+}
+
+// TestEvictionMeetsAPushOfTheSame: a push that was answered is kept, whichever of
+// the two came first.
+func TestEvictionMeetsAPushOfTheSame(t *testing.T) {
+	for _, first := range []string{"the eviction", "the push", "a use elsewhere"} {
+		t.Run(first, func(t *testing.T) {
+			state := &meeting{}
+			s := newSite(t, siteOptions{ahead: longAgo, proxy: func(o *proxy.Options) {
+				state.State = o.State
+				o.State = state
+			}})
+			image := built(t, s, "v1")
+			doc := registrytest.ImageDocument(t, s.upstream, theirApp)
+			doc.Subject, doc.ArtifactType = &oci.Descriptor{MediaType: oci.MediaTypeImage, Digest: oci.SHA256.FromBytes([]byte("absent")), Size: 6}, signType
+			theirs := registrytest.PushManifest(t, s.upstream, theirApp, doc.Manifest(t))
+			s.pullAll(t, "v1", image)
+			s.pull(t, oci.DigestRef(theirs.Digest))
+			s.advance(24 * time.Hour)
+			push := func() {
+				registrytest.PushManifest(t, s, ourApp, registry.Manifest{MediaType: theirs.MediaType, Content: theirs.Content})
+			}
+			evict := func() {
+				if _, err := s.Evict(t.Context(), proxy.Budget{MaxIdle: time.Hour}); err != nil {
+					t.Error(err)
+				}
+			}
+			switch first {
+			case "the eviction":
+				state.evict = push
+				evict()
+				state.evict = push // of whichever comes second
+				evict()
+			case "the push":
+				state.own = evict
+				push()
+			default:
+				state.evict = func() {
+					err := state.TouchProxyManifests(t.Context(), []meta.ProxyUse{
+						{Repository: ourApp, Digest: theirs.Digest, At: s.now()}, {Repository: ourApp, Digest: image.Manifest.Digest, At: s.now()}})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+				evict()
+			}
+			if _, err := s.cache.Manifest(t.Context(), ourApp, oci.DigestRef(theirs.Digest)); err != nil {
+				t.Errorf("it is gone: %v", err)
+			}
+		})
+	}
+}
+
 // TestEvictInterrupted: wherever eviction ends, what is half gone serves, and goes
 // with the next run.
 func TestEvictInterrupted(t *testing.T) {
 	budget := proxy.Budget{MaxIdle: time.Hour}
 	for after := 1; ; after *= 2 { // the first ones are of manifests
 		cut := &interrupted{before: new(func(registry.Registry))}
-		s := newSite(t, siteOptions{ahead: longAgo, proxy: func(o *proxy.Options) { o.Prefetch = []string{"*", "cosign"} },
+		s := newSite(t, siteOptions{ahead: longAgo, proxy: func(o *proxy.Options) {
+			o.Prefetch = []string{"*", "cosign"}
+			o.State = interruptedState{o.State, cut}
+		},
 			cache: func(r registry.Registry) registry.Registry { cut.Registry = r; return cut }})
 		c := pushCompany(t, s)
 		index := registrytest.PushIndex(t, s.upstream, theirApp, []registry.Manifest{c.image.Manifest}, "index")

@@ -58,6 +58,10 @@ type State interface {
 	// repository, or with an empty one of a proxy, by repository and digest.
 	ColdProxyManifests(ctx context.Context, proxy string, before time.Time, after meta.ProxyManifest, n int) ([]meta.ProxyManifest, error)
 	ProxyManifests(ctx context.Context, proxy, repo string, after meta.ProxyManifest, n int) ([]meta.ProxyManifest, error)
+	// EvictProxyManifest takes a manifest out of the cache, with its tags. Errors:
+	// *meta.ReferencedError; meta.ErrNotFound or ErrNoRepository where it is gone,
+	// was pushed here meanwhile or, unless used, has been used.
+	EvictProxyManifest(ctx context.Context, m meta.ProxyManifest, used bool) error
 	// ForgetProxyManifest forgets a manifest that is gone, unless it may be coming
 	// again, and what its tags stood for.
 	ForgetProxyManifest(ctx context.Context, m meta.ProxyManifest, tags []string) error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/berth-registry/berth/internal/meta"
@@ -69,18 +70,25 @@ func (p *Registry) mayPush(here string, parsed *oci.Manifest, tags []string) err
 // must not take the place of what is pushed.
 func (p *Registry) putTagged(ctx context.Context, t tagName, m registry.Manifest, put func(context.Context) (registry.PutResult, error)) (registry.PutResult, error) {
 	for {
-		var result registry.PutResult
+		var done atomic.Pointer[registry.PutResult] // the work may outlast ctx
 		_, joined, err := share(ctx, p, "tag "+t.String(),
 			func(context.Context) (a answer, ok bool, err error) { return a, false, nil },
 			func(ctx context.Context) (a answer, err error) {
-				if result, err = put(ctx); err != nil {
+				result, err := put(ctx)
+				if err != nil {
 					return a, err
 				}
+				done.Store(&result)
+				m := m
 				m.MediaType, m.Digest = result.Descriptor.MediaType, result.Descriptor.Digest
 				return hit(m, registry.Freshness{Age: -1, Detail: "local"}), nil
 			})
-		if !joined {
-			return result, err
+		switch {
+		case joined:
+		case err != nil:
+			return registry.PutResult{}, err
+		default:
+			return *done.Load(), nil
 		}
 		if ctx.Err() != nil {
 			return registry.PutResult{}, ctx.Err()
@@ -88,24 +96,36 @@ func (p *Registry) putTagged(ctx context.Context, t tagName, m registry.Manifest
 	}
 }
 
-// putOwn stores a manifest that was pushed here.
-func (p *Registry) putOwn(ctx context.Context, here, there string, m registry.Manifest, parsed *oci.Manifest, tags []string) (registry.PutResult, error) {
-	result, err := p.o.Own.PutManifest(ctx, here, m, tags...)
-	if registry.IsCode(err, registry.ManifestBlobUnknown) {
-		if err := p.fetchNamed(ctx, here, there, parsed); err != nil {
+// putOwn stores a manifest that was pushed here. Eviction may take what came from
+// the origin until it is noted that it is our own: then it is stored once more.
+func (p *Registry) putOwn(ctx context.Context, here, there string, m registry.Manifest, parsed *oci.Manifest, tags []string) (result registry.PutResult, err error) {
+	for kept := false; !kept; {
+		if result, err = p.putWhole(ctx, here, there, m, parsed, tags); err != nil {
 			return registry.PutResult{}, err
 		}
-		result, err = p.o.Own.PutManifest(ctx, here, m, tags...)
-	}
-	if err != nil {
-		return registry.PutResult{}, err
-	}
-	// Whatever the origin had, it is our own from now on.
-	if err := p.o.State.OwnProxyManifest(ctx, here, result.Descriptor.Digest); err != nil {
-		return registry.PutResult{}, coded(err, here)
+		// Whatever the origin had, it is our own from now on.
+		if err := p.o.State.OwnProxyManifest(ctx, here, result.Descriptor.Digest); err != nil {
+			return registry.PutResult{}, coded(err, here)
+		}
+		_, err := p.o.Own.Resolve(ctx, here, oci.DigestRef(result.Descriptor.Digest))
+		if kept = err == nil; !kept && !notThere(err) {
+			return registry.PutResult{}, err
+		}
 	}
 	p.pushed(ctx, here, result, tags)
 	return result, nil
+}
+
+// putWhole stores a manifest with what it names.
+func (p *Registry) putWhole(ctx context.Context, here, there string, m registry.Manifest, parsed *oci.Manifest, tags []string) (registry.PutResult, error) {
+	result, err := p.o.Own.PutManifest(ctx, here, m, tags...)
+	if !registry.IsCode(err, registry.ManifestBlobUnknown) {
+		return result, err
+	}
+	if err := p.fetchNamed(ctx, here, there, parsed); err != nil {
+		return registry.PutResult{}, err
+	}
+	return p.o.Own.PutManifest(ctx, here, m, tags...)
 }
 
 // fetchNamed brings into the cache what a manifest names and the origin has; what

@@ -1,6 +1,7 @@
 package metatest
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -12,6 +13,7 @@ import (
 var proxyManifestCases = []testCase{
 	{"proxy/manifests", proxyManifests},
 	{"proxy/manifests that were pushed here stay so", proxyLocalManifests},
+	{"proxy/manifests are evicted as they were noted", proxyEvicts},
 	{"proxy/manifests from upstream", proxyOrigins},
 	{"proxy/uses", proxyUses},
 	{"proxy/uses of indexes", proxyIndexUses},
@@ -87,6 +89,39 @@ func proxyLocalManifests(e *env) {
 	e.ok(e.db.DeleteManifest(e.Context(), hub, both.Digest))
 	e.ok(e.db.SaveProxyManifest(e.Context(), both))
 	e.wantNote(both)
+}
+
+// proxyEvicts: what was pushed or used since it was looked at stays.
+func proxyEvicts(e *env) {
+	m := e.fetched(image(hub, "m"), "v1")
+	evict := func(m meta.ProxyManifest, used bool) error { return e.db.EvictProxyManifest(e.Context(), m, used) }
+	there := func(what string, d oci.Digest, want bool) {
+		e.Helper()
+		if _, err := e.db.Manifest(e.Context(), hub, oci.DigestRef(d)); (err == nil) != want {
+			e.Errorf("%s: found the manifest: %v", what, err)
+		}
+	}
+	before := m
+	before.UsedAt = m.UsedAt.Add(-time.Hour)
+	e.wantErr("evict what was used since", evict(before, false), meta.ErrNotFound)
+	there("used since", m.Digest, true)
+	e.ok(evict(before, true))
+	there("evicted in any case", m.Digest, false)
+	_, err := e.db.Manifest(e.Context(), hub, oci.TagRef("v1"))
+	e.wantErr("find its tag", err, meta.ErrNotFound)
+	e.wantNote(m)
+	e.wantErr("evict what is gone", evict(m, false), meta.ErrNotFound)
+
+	child := e.fetched(image(hub, "child"))
+	index := e.fetched(index(hub, "index", child.Digest))
+	if held := (*meta.ReferencedError)(nil); !errors.As(evict(child, false), &held) {
+		e.Errorf("what an index holds was evicted, or not for that reason")
+	}
+	e.ok(e.db.OwnProxyManifest(e.Context(), hub, index.Digest))
+	e.wantErr("evict what was pushed", evict(index, true), meta.ErrNotFound)
+	there("pushed", index.Digest, true)
+	m.Repository = "hub/none"
+	e.wantErr("evict of no repository", evict(m, true), meta.ErrNoRepository)
 }
 
 func proxyOrigins(e *env) {
