@@ -8,10 +8,14 @@ import (
 	"github.com/berth-registry/berth/test/upstreamtest"
 )
 
+// managedNetwork is what the configuration lets all proxies dial: one that is added
+// over the API opens no network by itself.
+const managedNetwork = "127.9.9.9"
+
 // 39: a proxy that is added while the server runs is there on all replicas, also
 // after a restart, shows its secret to nobody, and goes when it is removed.
 func managedProxy(k *cacheCheck) {
-	up := upstreamtest.New(k.t)
+	up := upstreamtest.NewAt(k.t, managedNetwork)
 	k.hosts = append(k.hosts, up.Host)
 	name := k.name
 	image := map[string]upstreamtest.Image{}
@@ -37,7 +41,7 @@ func managedProxy(k *cacheCheck) {
 		image["1"], image["2"] = up.AddImage(app, "1", 3900, 1000), up.AddImage(app, "2", 3901, 1000)
 		signature := up.AddReferrer(app, image["2"].Descriptor, "a/b", nil)
 		everywhere(404)
-		k.berth("of-the-upstream", "proxy", "add", name, "--upstream", up.URL(), "--network", "127.0.0.0/8", "--username", "puller", "--password-stdin")
+		k.berth("of-the-upstream", "proxy", "add", name, "--upstream", up.URL(), "--username", "puller", "--password-stdin")
 		everywhere(200)
 		for _, args := range [][]string{{"proxy", "ls"}, {"proxy", "show", name}, {"proxy", "stats", name}} {
 			out := k.berth("", append(args, "--json")...)

@@ -415,7 +415,8 @@ func runChecks(t *testing.T, begin func(t *testing.T, dir, config string) *cachi
 	}
 	secrets := fmt.Sprintf("secrets:\n  key_file: %s\n", filepath.Join(t.TempDir(), "key"))
 	write(t, strings.Fields(secrets)[2], strings.Repeat("0123456789abcdef", 4)+"\n")
-	config, configLater = secrets+config, secrets+configLater
+	common := secrets + "proxy:\n  networks: " + managedNetwork + "\n"
+	config, configLater = common+config, common+configLater
 	c := begin(t, roomFor(t), config+proxies(specs))
 	half := func(title string, of func(*cacheCheck) func()) {
 		t.Run(title, func(t *testing.T) {

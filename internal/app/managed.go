@@ -34,20 +34,32 @@ func (c managedCaches) Seal(name string, secret []byte) ([]byte, error) {
 // Changed has what the database says take effect in this process.
 func (c managedCaches) Changed(ctx context.Context) error { return c.p.reload(ctx) }
 
-// with runs f with a proxy that stays meanwhile.
-func (c managedCaches) with(name string, f func(*running) error) error {
-	held := c.p.held()
-	defer held.release()
-	run := held.proxies[name]
-	if run == nil {
-		return &manage.Error{Code: manage.NotFound, Detail: "this process does not run the proxy yet; try again"}
+// startsWithin is how long another process's proxy takes to be known here, and more.
+const startsWithin = 2 * time.Second
+
+// with runs f with a proxy that stays meanwhile. One that another process has just
+// added is waited for.
+func (c managedCaches) with(ctx context.Context, name string, f func(*running) error) error {
+	for end := time.Now().Add(startsWithin); ; {
+		held := c.p.held()
+		if run := held.proxies[name]; run != nil {
+			defer held.release()
+			return f(run)
+		}
+		held.release()
+		if time.Now().After(end) || ctx.Err() != nil {
+			return &manage.Error{Code: manage.NotFound, Detail: "this process does not run the proxy yet; try again"}
+		}
+		time.Sleep(startsWithin / 20)
+		if err := c.p.reload(ctx); err != nil {
+			return err
+		}
 	}
-	return f(run)
 }
 
 // ProxyStats is what a cache has, and how its upstream does.
 func (c managedCaches) ProxyStats(ctx context.Context, name string) (s manage.ProxyStats, err error) {
-	err = c.with(name, func(run *running) error {
+	err = c.with(ctx, name, func(run *running) error {
 		has, err := run.proxy.Stats(ctx, run.want.spec.Pinned)
 		if err != nil {
 			return asked(err)
@@ -83,12 +95,12 @@ func showUpstream(s *manage.ProxyStats, now upstream.Status) {
 
 // RefreshProxy has the upstream asked again.
 func (c managedCaches) RefreshProxy(ctx context.Context, name, repo, ref string) error {
-	return c.with(name, func(run *running) error { return asked(run.proxy.Refresh(ctx, repo, ref)) })
+	return c.with(ctx, name, func(run *running) error { return asked(run.proxy.Refresh(ctx, repo, ref)) })
 }
 
 // PurgeProxy takes out of the cache.
 func (c managedCaches) PurgeProxy(ctx context.Context, name, repo, ref string) (f manage.ProxyFreed, err error) {
-	err = c.with(name, func(run *running) error {
+	err = c.with(ctx, name, func(run *running) error {
 		got, err := run.proxy.Purge(ctx, repo, ref)
 		f = manage.ProxyFreed{Images: got.Images, Manifests: got.Manifests, Blobs: got.Blobs, Bytes: got.Bytes, Kept: got.Pinned}
 		return asked(err)
@@ -98,7 +110,7 @@ func (c managedCaches) PurgeProxy(ctx context.Context, name, repo, ref string) (
 
 // PrefetchProxy brings an image into the cache.
 func (c managedCaches) PrefetchProxy(ctx context.Context, name, repo string, ref oci.Ref, platforms []string, report func(manage.ProxyProgress)) error {
-	return c.with(name, func(run *running) error {
+	return c.with(ctx, name, func(run *running) error {
 		return told(run.proxy.Prefetch(ctx, repo, ref, func(p proxy.Progress) {
 			report(manage.ProxyProgress{Manifests: p.Manifests, Blobs: p.Blobs, Bytes: p.Bytes, Failed: p.Failed})
 		}, platforms...))
@@ -107,7 +119,7 @@ func (c managedCaches) PrefetchProxy(ctx context.Context, name, repo string, ref
 
 // TestProxy tries all that a pull needs.
 func (c managedCaches) TestProxy(ctx context.Context, name, repo string, ref oci.Ref, report func(manage.ProxyStep)) error {
-	return c.with(name, func(run *running) error {
+	return c.with(ctx, name, func(run *running) error {
 		if run.upstream == nil {
 			return &manage.Error{Code: manage.Conflict, Detail: "the upstream cannot be asked: " + run.want.broken.Error()}
 		}
