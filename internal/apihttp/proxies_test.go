@@ -23,7 +23,7 @@ type caches struct {
 func (p *caches) Configured() ([]proxyspec.Proxy, []proxyspec.Virtual) {
 	return []proxyspec.Proxy{{
 		Name: "ghcr.io", Credential: proxyspec.Credential{Token: "hunter2"}, HTTPProxy: "http://u:hunter2@proxy:3128", TLS: proxyspec.TLS{CAFile: "/etc/ca.pem"},
-	}}, []proxyspec.Virtual{{Name: "all", Sources: []string{"ghcr.io"}}}
+	}, {Name: "registry.k8s.io"}, {Name: "registry.suse.com"}}, []proxyspec.Virtual{{Name: "all", Sources: []string{"ghcr.io"}}}
 }
 
 func (p *caches) Seal(_ string, secret []byte) ([]byte, error) {
@@ -113,7 +113,7 @@ func TestProxiesInPages(t *testing.T) {
 	for _, name := range []string{"docker.io", "quay.io", "gcr.io", "mcr.microsoft.com"} {
 		s.do("root", "PUT /proxies/"+name, `{"name":"`+name+`"}`).wants(200)
 	}
-	for _, limit := range []string{"1", "2", "3", "4", "5", "6"} {
+	for _, limit := range []string{"1", "2", "3", "4", "5", "6", "7", "8"} {
 		var names []string
 		for after := ""; ; {
 			var page List[Proxy]
@@ -125,7 +125,7 @@ func TestProxiesInPages(t *testing.T) {
 				break
 			}
 		}
-		if got := strings.Join(names, " "); got != "docker.io gcr.io ghcr.io mcr.microsoft.com quay.io" {
+		if got := strings.Join(names, " "); got != "docker.io gcr.io ghcr.io mcr.microsoft.com quay.io registry.k8s.io registry.suse.com" {
 			t.Errorf("in pages of %s: %s", limit, got)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/berth-registry/berth/internal/access"
 	"github.com/berth-registry/berth/internal/audit"
+	"github.com/berth-registry/berth/internal/auth"
 	"github.com/berth-registry/berth/internal/config"
 	"github.com/berth-registry/berth/internal/meta"
 	"github.com/berth-registry/berth/internal/oci"
@@ -178,6 +180,16 @@ func shows(t *testing.T, s *site, line string) {
 	}
 }
 
+// TestProxyIsTried under the names that clients use.
+func TestProxyIsTried(t *testing.T) {
+	up := anotherRegistry(t)
+	push(t, up.URL, "library/app", "1", "the layer")
+	ask := asking(t, proxySite(t, "proxies:\n  - {name: docker.io, upstreams: ['"+up.URL+"'], networks: [127.0.0.1]}\n", nil))
+	if got := ask("POST", "127.0.0.1:5000", "/api/v1/proxies/docker.io/test", "", `{"repository":"app","reference":"1"}`); !strings.Contains(got.Body.String(), `{"ok":true,"done":true}`) {
+		t.Errorf("%d %s", got.Code, got.Body)
+	}
+}
+
 // TestProxyHostTokens: who comes by a proxy's host and calls repositories as the
 // upstream does gets tokens that are good there.
 func TestProxyHostTokens(t *testing.T) {
@@ -190,8 +202,16 @@ func TestProxyHostTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	public := access.Public
-	if err := s.store.db.SetProject(ctx, meta.Change{Event: audit.Event{Action: "project.update"}}, p.ID, meta.ProjectChange{Visibility: &public}); err != nil {
+	internal, change := access.Internal, meta.Change{Event: audit.Event{Action: "test"}}
+	if err := s.store.db.SetProject(ctx, change, p.ID, meta.ProjectChange{Visibility: &internal}); err != nil {
+		t.Fatal(err)
+	}
+	u, err := s.store.db.CreateUser(ctx, change, meta.UserSpec{Name: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, hash := auth.NewKey(auth.UserKey)
+	if _, err := s.store.db.CreateKey(ctx, change, access.Key{Name: "test", UserID: u.ID, CreatedBy: "test"}, hash); err != nil {
 		t.Fatal(err)
 	}
 	ask := func(host, path, token string) *httptest.ResponseRecorder {
@@ -199,6 +219,8 @@ func TestProxyHostTokens(t *testing.T) {
 		r.Host, r.RemoteAddr = host, "192.0.2.1:1"
 		if token != "" {
 			r.Header.Set("Authorization", "Bearer "+token)
+		} else if strings.HasPrefix(path, "/auth/") {
+			r.SetBasicAuth("alice", secret)
 		}
 		w := httptest.NewRecorder()
 		s.handler.ServeHTTP(w, r)
@@ -283,15 +305,79 @@ func TestManagedProxy(t *testing.T) {
 	}
 }
 
+// TestRequestsOutliveRoutes: what is under way when a proxy is taken away comes to
+// its end, and the proxy with it.
+func TestRequestsOutliveRoutes(t *testing.T) {
+	up := anotherRegistry(t)
+	layer := strings.Repeat("layer", 200_000)
+	push(t, up.URL, "team/app", "1", layer)
+	digest := oci.SHA256.FromBytes([]byte(layer)).String()
+	half, rest := make(chan struct{}), make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := httptest.NewRecorder()
+		up.Config.Handler.ServeHTTP(answer, r)
+		maps.Copy(w.Header(), answer.Header())
+		w.WriteHeader(answer.Code)
+		body := answer.Body.Bytes()
+		if r.Method == "GET" && strings.HasSuffix(r.URL.Path, digest) {
+			w.Write(body[:len(body)/2])
+			w.(http.Flusher).Flush()
+			close(half)
+			<-rest
+			body = body[len(body)/2:]
+		}
+		w.Write(body)
+	}))
+	defer slow.Close()
+	s := proxySite(t, "", map[string]string{"proxy.networks": "127.0.0.1"})
+	here := httptest.NewServer(s.handler)
+	defer here.Close()
+	send(t, "PUT", here.URL+"/api/v1/proxies/mirror", "application/json", []byte(`{"name":"mirror","upstreams":["`+slow.URL+`"]}`), 200)
+	send(t, "GET", here.URL+"/v2/mirror/team/app/manifests/1", "", nil, 200)
+	got := make(chan string)
+	go func() {
+		resp, err := client.Get(here.URL + "/v2/mirror/team/app/blobs/" + digest)
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			text = []byte(err.Error())
+		}
+		got <- string(text)
+	}()
+	<-half
+	run := s.proxies.current.Load().proxies["mirror"]
+	send(t, "DELETE", here.URL+"/api/v1/proxies/mirror", "", nil, 204)
+	if !run.hold() {
+		t.Error("it has ended before its last request")
+	} else {
+		run.release()
+	}
+	close(rest)
+	if text := <-got; text != layer {
+		t.Errorf("the client got %d bytes: %.100s", len(text), text)
+	}
+	for end := time.Now().Add(30 * time.Second); run.hold(); time.Sleep(10 * time.Millisecond) {
+		run.release()
+		if time.Now().After(end) {
+			t.Fatal("it does not end")
+		}
+	}
+}
+
 // TestManagedElsewhere: what another process adds is known here within a second,
 // and one that cannot be started keeps nothing from the others.
 func TestManagedElsewhere(t *testing.T) {
 	up := anotherRegistry(t)
 	push(t, up.URL, "team/app", "1", "the layer")
-	s := proxySite(t, "", map[string]string{"proxy.networks": "127.0.0.1"})
+	s := proxySite(t, "proxies:\n  - {name: first, upstreams: ['"+up.URL+"']}\n", map[string]string{"proxy.networks": "127.0.0.1"})
 	change := meta.Change{Event: audit.Event{Action: "proxy.put"}}
 	for name, p := range map[string]meta.Proxy{
 		"broken": {Name: "broken", Spec: `{"name":"broken","upstreams":["` + up.URL + `"]}`, Secret: []byte("nobody can open this")},
+		"first":  {Name: "first", Spec: `{"name":"first","upstreams":["http://127.0.0.1:1"]}`}, // the configuration wins
 		"mirror": {Name: "mirror", Spec: `{"name":"mirror","upstreams":["` + up.URL + `"]}`},
 	} {
 		if _, err := s.store.db.PutProxy(t.Context(), change, p); err != nil {
@@ -307,6 +393,9 @@ func TestManagedElsewhere(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("it is not known: %d %s", got.Code, got.Body)
 		}
+	}
+	if got := ask("GET", "127.0.0.1:5000", "/v2/first/team/app/manifests/1", "", ""); got.Code != 200 {
+		t.Errorf("what the configuration has: %d %s", got.Code, got.Body)
 	}
 	if got := ask("GET", "127.0.0.1:5000", "/v2/broken/team/app/manifests/1", "", ""); got.Code != 503 {
 		t.Errorf("what cannot be asked: %d %s", got.Code, got.Body)
@@ -373,6 +462,52 @@ func TestEviction(t *testing.T) {
 			defer up.down.Store(0)
 			send(t, "GET", here.URL+"/v2/mirror/team/app/manifests/0", "", nil, 200) // is pinned
 		})
+	}
+}
+
+// TestCacheIsNotCollected: what no tag names is kept until the cache gives it up,
+// whatever holds for others.
+func TestCacheIsNotCollected(t *testing.T) {
+	c := proxyConfig(t, "gc: {untagged: 1d}\nproxies: [{name: docker.io}]\n", nil)
+	st := opened(t, c)
+	change := meta.Change{Event: audit.Event{Action: "proxy.put"}}
+	if _, err := st.db.PutProxy(t.Context(), change, meta.Proxy{Name: "quay.io", Spec: `{"name":"quay.io"}`}); err != nil {
+		t.Fatal(err)
+	}
+	caches, err := cachesOf(t.Context(), c, st.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.caches.Store(&caches)
+	retention := registryOptions(c, st.isCache).Retention
+	for repo, want := range map[string]time.Duration{"docker.io/library/a": 0, "quay.io/a": 0, "team/app": 24 * time.Hour, "docker.iox/a": 24 * time.Hour} {
+		if got := retention(repo); got.Untagged != want || got.Orphans == 0 {
+			t.Errorf("%s: %+v", repo, got)
+		}
+	}
+}
+
+// TestSpoolIsEmptied: what a crash left of fetches is gone after a start, and
+// nothing is left after a stop.
+func TestSpoolIsEmptied(t *testing.T) {
+	c := proxyConfig(t, "proxies: [{name: docker.io}]\n", nil)
+	left := filepath.Join(c.Data, spoolName, "7", "left")
+	if err := os.MkdirAll(filepath.Dir(left), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(left, []byte("half a blob"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := newSite(t.Context(), c, opened(t, c), "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Errorf("it is still there: %v", err)
+	}
+	s.closeWithin(cutTimeout)
+	if _, err := os.Stat(filepath.Join(c.Data, spoolName)); !os.IsNotExist(err) {
+		t.Errorf("the folder is still there: %v", err)
 	}
 }
 
