@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -65,19 +66,24 @@ func newBenchWorld(b *testing.B) *benchWorld {
 	w := &benchWorld{}
 	_, w.origin = benchFolder(b)
 	w.direct = benchFront(b, w.origin)
-	upstream, err := remote.New(w.direct, remote.Options{Unverified: true})
+	w.proxy, w.cache = benchProxy(b, w.direct)
+	return w
+}
+
+// benchProxy serves a proxy of what is at a URL.
+func benchProxy(b *testing.B, url string) (served string, cache *hosted.Registry) {
+	b.Helper()
+	upstream, err := remote.New(url, remote.Options{Unverified: true})
 	if err != nil {
 		b.Fatal(err)
 	}
 	db, cache := benchFolder(b)
-	w.cache = cache
 	p, err := proxy.New(upstream, cache, proxy.Options{Name: "hub", State: db, Spool: b.TempDir()})
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(p.Close)
-	w.proxy = benchFront(b, p)
-	return w
+	return benchFront(b, p), cache
 }
 
 // ship gives the origin a new blob.
@@ -159,4 +165,45 @@ func benchPull(b *testing.B, from string, clients int) {
 		}
 		pull(b, clients, url+d.String(), size)
 	}
+}
+
+// BenchmarkFirstByte tells how long after the origin a client gets the first byte
+// of a blob that is not in the cache.
+func BenchmarkFirstByte(b *testing.B) {
+	const begun, size = 100 << 10, 200 << 10
+	var content []byte
+	var sent time.Time
+	received := make(chan struct{})
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		if r.Method == http.MethodHead {
+			return
+		}
+		sent = time.Now()
+		w.Write(content[:begun])
+		w.(http.Flusher).Flush()
+		<-received
+		w.Write(content[begun:])
+	}))
+	b.Cleanup(origin.Close)
+	url, _ := benchProxy(b, origin.URL)
+	var took []time.Duration
+	for b.Loop() {
+		content = registrytest.Random(size)
+		resp, err := http.Get(url + "/v2/hub/team/app/blobs/" + oci.SHA256.FromBytes(content).String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(resp.Body, make([]byte, 1)); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(sent))
+		received <- struct{}{}
+		if n, err := io.Copy(io.Discard, resp.Body); n != size-1 || err != nil {
+			b.Fatalf("%d bytes, %v", n+1, err)
+		}
+		resp.Body.Close()
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms-median")
 }
