@@ -117,10 +117,28 @@ func addUpstream(s *metrics.ProxyState, now upstream.Status) {
 			s.Remaining = e.Budget.Remaining
 		}
 	}
+	own := map[string]bool{}
+	for _, e := range now.Endpoints {
+		own[hostOfURL(e.Address)] = true
+	}
+	at := map[metrics.ProxyHost]int{} // places in s.Hosts
 	for _, h := range now.Hosts {
-		s.Hosts = append(s.Hosts, metrics.ProxyHost{Host: h.Host, Role: string(h.Role), Open: h.State != upstream.Closed})
+		key := metrics.ProxyHost{Host: h.Host, Role: string(h.Role)}
+		if !own[h.Host] {
+			key.Host = elsewhere
+		}
+		if _, known := at[key]; !known {
+			at[key] = len(s.Hosts)
+			s.Hosts = append(s.Hosts, key)
+		}
+		shown := &s.Hosts[at[key]]
+		shown.Open = shown.Open || h.State != upstream.Closed
 	}
 }
+
+// elsewhere stands for all hosts that an upstream leads to: it may name ever new
+// ones, and metrics are kept by name. Which they are is told to administrators.
+const elsewhere = "elsewhere"
 
 // silent is an origin that cannot be asked, because of what is wrong with its
 // configuration.

@@ -443,6 +443,70 @@ func TestManagedReach(t *testing.T) {
 	}
 }
 
+// TestProxyIsNotClaimed: nobody becomes the owner of a cache by writing to it, nor
+// reads it, although newcomers may claim projects and its own was never claimed.
+func TestProxyIsNotClaimed(t *testing.T) {
+	up := anotherRegistry(t)
+	push(t, up.URL, "app", "1", "the layer")
+	s := proxySite(t, "proxies:\n  - {name: mirror, upstreams: ['"+up.URL+"'], networks: [127.0.0.1]}\nvirtual:\n  - {name: all, sources: [team, mirror]}\n",
+		map[string]string{"projects.newcomers": "claim"})
+	ask := asking(t, s)
+	for _, name := range []string{"root", "bob"} {
+		if got := ask("POST", "127.0.0.1:5000", "/api/v1/users", map[string]string{"bob": "root"}[name], `{"name":"`+name+`","password":"a long password"}`); got.Code != 201 {
+			t.Fatalf("%d %s", got.Code, got.Body)
+		}
+	}
+	for _, name := range []string{"mirror", "all"} {
+		p, err := s.store.db.Project(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		claimed := false
+		if err := s.store.db.SetProject(t.Context(), meta.Change{Event: audit.Event{Action: "project.update"}}, p.ID, meta.ProjectChange{Claimed: &claimed}); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask("POST", "127.0.0.1:5000", "/v2/"+name+"/app/blobs/uploads/", "bob", ""); got.Code != 403 {
+			t.Errorf("a push to %s: %d %s", name, got.Code, got.Body)
+		}
+		if got := ask("GET", "127.0.0.1:5000", "/v2/"+name+"/app/manifests/1", "bob", ""); got.Code != 404 {
+			t.Errorf("a pull from %s: %d %s", name, got.Code, got.Body)
+		}
+	}
+}
+
+// TestHostsOfUpstreams: an upstream that leads to ever new hosts, or to what is no
+// text, has neither ever more metrics nor none at all.
+func TestHostsOfUpstreams(t *testing.T) {
+	var asked atomic.Int64
+	hostile := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			return
+		}
+		w.Header()["Location"] = []string{fmt.Sprintf("http://%s%d.evil.example/", []string{"%ff%fe", "a%22%3Cb", "a"}[asked.Load()%3], asked.Load())}
+		asked.Add(1)
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	}))
+	defer hostile.Close()
+	s := proxySite(t, "proxies:\n  - {name: mirror, upstreams: ['"+hostile.URL+"'], networks: [127.0.0.1], http_proxy: '"+hostile.URL+"'}\n", nil)
+	ask := asking(t, s)
+	for i := range 9 {
+		if got := ask("GET", "127.0.0.1:5000", "/v2/mirror/app"+strconv.Itoa(i)+"/manifests/1", "", ""); got.Code != 502 && got.Code != 503 {
+			t.Errorf("%d %s", got.Code, got.Body)
+		}
+	}
+	w := httptest.NewRecorder()
+	s.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	hosts := 0
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, "berth_proxy_breaker_open{") {
+			hosts++
+		}
+	}
+	if w.Code != 200 || hosts != 2 || strings.Contains(w.Body.String(), "evil") {
+		t.Errorf("%d, %d hosts: %s", w.Code, hosts, w.Body)
+	}
+}
+
 // TestVirtualProject: one name for a project and a cache.
 func TestVirtualProject(t *testing.T) {
 	up := anotherRegistry(t)

@@ -76,6 +76,7 @@ func newSite(ctx context.Context, c *config.Config, st *store, version string, l
 	}
 	s.policy = policy.New(s.directory, st.db, policy.Options{
 		Newcomers: access.Newcomers(c.Projects.Newcomers), ReadOnly: c.ReadOnly,
+		Reserved: func(project string) bool { return c.ReservedProject(project) != "" || st.isCache(project) },
 	})
 	s.limits = limit.New(s.directory, st.db, limit.Options{Log: log})
 	s.trail = recorder.New(st.db, recorder.Options{Log: log, Status: ocihttp.Status})

@@ -28,7 +28,8 @@ type ProxyState struct {
 	Hosts     []ProxyHost
 }
 
-// ProxyHost is a host of an upstream; Role is registry, token or storage.
+// ProxyHost is a host of an upstream; Role is registry, token or storage. Host is of
+// the configuration: what others name would be ever more, or no text at all.
 type ProxyHost struct {
 	Host, Role string
 	Open       bool // it is not asked for now

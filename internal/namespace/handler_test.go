@@ -72,6 +72,20 @@ func TestRewritten(t *testing.T) {
 	}
 }
 
+// TestOwnHost: who adds an upstream does not take over what is asked of this
+// server itself.
+func TestOwnHost(t *testing.T) {
+	own := NewTable([]Upstream{{Name: "evil", Namespaces: []string{"evil", "registry.example.com"}, Hosts: []string{"registry.example.com", "other.example.com"}}}, nil, []string{"registry.example.com:443"})
+	for host, want := range map[string]string{"registry.example.com": "", "REGISTRY.example.com.": "", "other.example.com": "evil"} {
+		if got := own.HostOf(&http.Request{Host: host}); got != want {
+			t.Errorf("%s means %q", host, got)
+		}
+	}
+	if name, known := own.namespaces["registry.example.com"]; known {
+		t.Errorf("ns means %q", name)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	const own = "registry.example.com"
 	for _, tt := range []struct {

@@ -31,13 +31,18 @@ type Table struct {
 // the hosts of this server's own addresses.
 func NewTable(upstreams []Upstream, virtual, own []string) *Table {
 	t := &Table{prefixes: map[string]bool{}, namespaces: map[string]string{}, hosts: map[string]string{}, own: map[string]bool{}}
+	for _, host := range own { // nobody takes these for an upstream
+		if name, ok := proxyspec.NormalNamespace(host); ok {
+			t.own[name] = true
+		}
+	}
 	for _, name := range virtual {
 		t.prefixes[name] = false
 	}
 	for _, u := range upstreams {
 		t.prefixes[u.Name] = true
 		for _, host := range u.Hosts {
-			if name, ok := proxyspec.NormalNamespace(host); ok {
+			if name, ok := proxyspec.NormalNamespace(host); ok && !t.own[name] {
 				t.hosts[name] = u.Name
 				t.namespaces[name] = u.Name
 			}
@@ -45,14 +50,9 @@ func NewTable(upstreams []Upstream, virtual, own []string) *Table {
 	}
 	for _, u := range upstreams { // later: they win over hosts
 		for _, ns := range u.Namespaces {
-			if name, ok := proxyspec.NormalNamespace(ns); ok {
+			if name, ok := proxyspec.NormalNamespace(ns); ok && !t.own[name] {
 				t.namespaces[name] = u.Name
 			}
-		}
-	}
-	for _, host := range own {
-		if name, ok := proxyspec.NormalNamespace(host); ok {
-			t.own[name] = true
 		}
 	}
 	return t

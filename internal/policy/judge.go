@@ -24,7 +24,7 @@ func (p *Policy) judge(s *directory.Standing, project *access.Project, repo stri
 	if covered {
 		role = min(s.Cap(), roleIn(&s.Subject, project, repo))
 	}
-	newcomers := p.newcomers(project)
+	newcomers := p.newcomers(project, access.ProjectOf(repo))
 	welcome := newcomers != access.Closed
 	switch {
 	case project != nil && project.Deleted:
@@ -51,8 +51,14 @@ var missingRight = [...]string{
 
 // newcomers is what those without a role may expect of a project. One that
 // somebody has claimed is closed to them.
-func (p *Policy) newcomers(project *access.Project) access.Newcomers {
+func (p *Policy) newcomers(project *access.Project, name string) access.Newcomers {
+	own := access.Newcomers("")
+	if project != nil {
+		own = project.Newcomers
+	}
 	switch {
+	case own != access.Open && p.o.Reserved(name):
+		return access.Closed
 	case project == nil || !project.Claimed && project.Newcomers == "":
 		return p.o.Newcomers
 	case project.Claimed:

@@ -30,6 +30,10 @@ type Options struct {
 	// Newcomers holds for projects that have no setting of their own; "" is
 	// access.Closed.
 	Newcomers access.Newcomers
+	// Reserved says of which projects nobody becomes the owner by writing to them,
+	// and which are closed to newcomers unless their own setting says otherwise:
+	// what stands behind them is not this registry's alone. nil: of none.
+	Reserved func(project string) bool
 	// ReadOnly refuses everything that writes or deletes, whoever asks.
 	ReadOnly bool
 }
@@ -46,6 +50,9 @@ type Policy struct {
 func New(dir *directory.Directory, store Store, o Options) *Policy {
 	if o.Newcomers == "" {
 		o.Newcomers = access.Closed
+	}
+	if o.Reserved == nil {
+		o.Reserved = func(string) bool { return false }
 	}
 	return &Policy{dir: dir, store: store, o: o}
 }

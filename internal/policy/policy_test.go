@@ -173,6 +173,29 @@ func TestNewcomers(t *testing.T) {
 	}
 }
 
+// TestReserved: what is not this registry's alone is nobody's to claim, whether its
+// project is there or not, and open to who has a role.
+func TestReserved(t *testing.T) {
+	reserved := func(project string) bool { return project == "docker.io" || project == "shown" }
+	for _, server := range []access.Newcomers{access.Open, access.Claim} {
+		w := newWorld(t, policy.Options{Newcomers: server, Reserved: reserved})
+		alice := w.user("alice")
+		w.wantRights("before the project, nobody", anonymous, "docker.io/app")
+		w.wantRights("before the project, a user", alice, "docker.io/app")
+		w.wantRights("another", anonymous, "docker.example/app", pull, push)
+		id, claimed := w.project("docker.io", ""), false
+		w.ok(w.db.SetProject(w.Context(), none, id, meta.ProjectChange{Claimed: &claimed}))
+		for _, own := range []access.Newcomers{"", access.Claim} {
+			w.ok(w.db.SetProject(w.Context(), none, id, meta.ProjectChange{Newcomers: &own, Claimed: &claimed}))
+			w.wantRights("unclaimed, nobody", anonymous, "docker.io/app")
+			w.wantRights("unclaimed, a user", alice, "docker.io/app")
+		}
+		w.wantRights("a member", w.member("bob", id, "", access.Writer), "docker.io/app", pull, push)
+		w.project("shown", access.Open)
+		w.wantRights("one that is said to be open", anonymous, "shown/app", pull, push)
+	}
+}
+
 // claimedNow is what a user who pushes has besides: who pushes first owns the
 // project, and may delete from then on.
 func claimedNow(welcome bool, server, own access.Newcomers) []registry.Action {

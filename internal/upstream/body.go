@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-var errIdle = errors.New("the body brought nothing for too long")
+var errIdle = errors.New("the body brought nothing, or too little, for too long")
 
 // body is that of an answer: given up when it stalls, counted, and slowed down to
 // the bandwidth allowed.
@@ -17,6 +17,7 @@ type body struct {
 	j     *journey
 	ctx   context.Context // of the request
 	timer *time.Timer
+	whole *time.Timer // nil: it may be long
 
 	mu     sync.Mutex // Close may come while Read waits
 	closed bool
@@ -28,6 +29,9 @@ func newBody(inner io.ReadCloser, ctx context.Context, j *journey) *body {
 	b := &body{ReadCloser: inner, j: j, ctx: ctx}
 	b.timer = time.AfterFunc(j.upstream.o.Transport.Idle, func() { j.cancel(errIdle) })
 	b.timer.Stop()
+	if j.call.Kind != KindBlob {
+		b.whole = time.AfterFunc(j.upstream.o.Transport.Whole, func() { j.cancel(errIdle) })
+	}
 	return b
 }
 
@@ -68,6 +72,9 @@ func (b *body) note(n int, err error) {
 
 func (b *body) Close() error {
 	b.timer.Stop()
+	if b.whole != nil {
+		b.whole.Stop()
+	}
 	err := b.ReadCloser.Close()
 	b.mu.Lock()
 	closed, n, failed := b.closed, b.bytes, b.err

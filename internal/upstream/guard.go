@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/berth-registry/berth/internal/registry"
 )
@@ -82,6 +83,9 @@ func refusedAddress(address string) error {
 // itself and nothing is known of what it dials; addresses, however they are
 // written, and names of the proxy's own machine are not for it either.
 func (u *Registry) allowed(req *http.Request) error {
+	if strings.ContainsFunc(req.URL.Host, unspeakable) {
+		return registry.Errorf(registry.Faulty, "", "the upstream registry leads to an address that makes no sense")
+	}
 	if !u.proxied(req) {
 		return nil // the dialler looks
 	}
@@ -97,6 +101,11 @@ func (u *Registry) allowed(req *http.Request) error {
 		return refusedAddress(host)
 	}
 	return nil
+}
+
+// unspeakable are the letters that no host has, also of bytes that are no text.
+func unspeakable(r rune) bool {
+	return r == utf8.RuneError || r <= ' ' || strings.ContainsRune("\"<>\\^`{|}", r) || !unicode.IsPrint(r)
 }
 
 // ascii reports whether a name has one spelling. In other letters there are digits

@@ -63,6 +63,38 @@ func TestRedirectedToPrivateAddresses(t *testing.T) {
 	registrytest.WantCode(t, "token", resolve(t, open(t, o)), registry.Faulty)
 }
 
+// TestLedToNoHost: what is no name of a host is not asked for, nor remembered.
+func TestLedToNoHost(t *testing.T) {
+	leads := ""
+	s := scripted(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", leads)
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	})
+	u := open(t, upstream.Options{Endpoints: []string{s.URL}})
+	for _, leads = range []string{"http://%ff%fe.evil.example/", "http://a\"b.evil.example/", "http://%E2%80%AEevil.example/"} {
+		registrytest.WantCode(t, leads, resolve(t, u), registry.Faulty)
+	}
+	if hosts := u.Status().Hosts; len(hosts) != 1 || hosts[0].Host != host(s) {
+		t.Errorf("%+v are remembered", hosts)
+	}
+}
+
+// TestDrip: what is no blob has an end, however little at a time it brings.
+func TestDrip(t *testing.T) {
+	s := scripted(t, func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			io.WriteString(w, " ")
+			w.(http.Flusher).Flush()
+		}
+	})
+	u := open(t, upstream.Options{Endpoints: []string{s.URL}, Transport: upstream.Transport{Whole: 20 * time.Millisecond, Idle: time.Hour}})
+	for _, err := range u.Tags(t.Context(), "team/app", "") {
+		registrytest.WantCode(t, "tags without an end", err, registry.Unavailable)
+		return
+	}
+	t.Error("tags without an end are none")
+}
+
 // forward is an HTTP proxy that sends all requests to one handler.
 func forward(t *testing.T, h http.HandlerFunc) (proxy *httptest.Server, asked func() []string) {
 	var mu sync.Mutex

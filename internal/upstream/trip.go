@@ -37,9 +37,10 @@ type journey struct {
 // RoundTrip implements http.RoundTripper. Errors of its own have a code:
 // Unavailable, TooManyRequests, Faulty.
 func (t *trip) RoundTrip(req *http.Request) (*http.Response, error) {
-	j := t.journey(req)
+	var j *journey
 	err := t.upstream.allowed(req)
 	if err == nil {
+		j = t.journey(req)
 		err = j.begin()
 	}
 	if err != nil {

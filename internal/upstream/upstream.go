@@ -79,6 +79,7 @@ type Transport struct {
 	Connect time.Duration // 0: 5 seconds
 	Header  time.Duration // until an answer begins; 0: 10 seconds
 	Idle    time.Duration // that a body may bring nothing; 0: 30 seconds
+	Whole   time.Duration // that the body of what is no blob may take; 0: 5 minutes
 }
 
 // Limits of what is asked, of this process. Who is over one waits.
@@ -203,7 +204,7 @@ func withDefaults(o Options) Options {
 		of    *time.Duration
 		value time.Duration
 	}{
-		{&o.Transport.Connect, 5 * time.Second}, {&o.Transport.Header, 10 * time.Second}, {&o.Transport.Idle, 30 * time.Second},
+		{&o.Transport.Connect, 5 * time.Second}, {&o.Transport.Header, 10 * time.Second}, {&o.Transport.Idle, 30 * time.Second}, {&o.Transport.Whole, 5 * time.Minute},
 		{&o.Limits.Per, time.Second}, {&o.Limits.Open, 30 * time.Second},
 	} {
 		if *d.of == 0 {
