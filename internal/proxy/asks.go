@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"cmp"
+	"context"
 	"sync"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 const (
 	patience      = 5 * time.Second // with an origin, of who could be served what is known
 	slowestCheck  = 3 * patience    // of what can be served anyway: a turn that comes later is not waited for
+	slowestAnswer = 5 * time.Minute // of one manifest or list, however it trickles: many may wait for it
 	silenceLasts  = 2 * time.Second
 	silenceMost   = time.Hour   // that an origin can ask to be left alone for
 	announceAgain = time.Minute // after the last time
@@ -21,6 +24,7 @@ const (
 // without which nothing is wrong but more is asked.
 type asks struct {
 	patience  time.Duration // 0: the constant
+	longest   time.Duration // 0: slowestAnswer
 	silence   silence
 	announced announced
 }
@@ -110,6 +114,18 @@ func roomFor[K comparable, V any](hints map[K]V, keep func(V) bool) map[K]V {
 		clear(hints)
 	}
 	return hints
+}
+
+// within asks the origin for something that has an end. Work that many wait for
+// ends with none of them, and an answer may come byte by byte for ever.
+func within[T any](ctx context.Context, p *Registry, ask func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(p.asks.longest, slowestAnswer), errSlow)
+	defer cancel()
+	v, err := ask(ctx)
+	if err != nil && context.Cause(ctx) == errSlow {
+		err = errSlow
+	}
+	return v, err
 }
 
 // announce lets the blobs that a manifest names be found without asking for

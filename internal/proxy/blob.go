@@ -92,13 +92,13 @@ func (p *Registry) want(ctx context.Context, here, there string, d oci.Digest) (
 func (p *Registry) ask(ctx context.Context, here, there string, d oci.Digest) (registry.Blob, bool, error) {
 	denied := func(ctx context.Context) (registry.Blob, bool, error) {
 		said, err := p.said(ctx, here, blobRef(d))
-		if err == nil && !said.CheckedAt.IsZero() && p.age(said.CheckedAt) < p.stretched(p.o.NegativeTTL) {
+		if err == nil && p.recent(said.CheckedAt, p.stretched(p.o.NegativeTTL)) {
 			err = unknownBlob(here, d, nil)
 		}
 		return nil, false, err
 	}
 	return share(ctx, p, "have "+here+" "+d.String(), denied, func(ctx context.Context) (registry.Blob, error) {
-		b, err := p.origin.Blob(ctx, there, d)
+		b, err := within(ctx, p, func(ctx context.Context) (registry.Blob, error) { return p.origin.Blob(ctx, there, d) })
 		if noBlob(err) {
 			p.denied(ctx, here, d)
 			if !registry.IsCode(err, registry.NameUnknown) {

@@ -10,8 +10,8 @@ import (
 	"github.com/berth-registry/berth/internal/registry"
 )
 
-// flights are the fetches of blobs under way in this process: one per digest,
-// whichever repositories it is wanted for. A fetch goes on when those who wanted
+// flights are the fetches of blobs under way in this process: one per digest and
+// size, as a rule, whichever repositories it is wanted for. A fetch goes on when those who wanted
 // it leave, for others will want it; see leave for the exceptions.
 type flights struct {
 	folder  string // of spools
@@ -99,19 +99,20 @@ func (p *Registry) board(ctx context.Context, w *wanted) (f *flight, joined bool
 		return nil, false, shuttingDown(w.here, p.ctx.Err())
 	}
 	f, joined = fs.byDigest[d], fs.byDigest[d] != nil
-	if !joined {
+	// Two manifests of the origin contradict each other. One is wrong, and must not
+	// keep those from the blob who go by the other: each has a flight.
+	beside := joined && f.size != w.desc.Size
+	if joined = joined && !beside; !joined {
 		f = &flight{
 			p: p, digest: d, size: w.desc.Size, here: w.here, there: w.there, from: w.from,
 			ready: make(chan struct{}), over: make(chan struct{}), homes: map[string]bool{}, users: 1,
 		}
 		f.ctx, f.cancel = context.WithCancel(p.detached(ctx))
-		fs.byDigest[d] = f
+		if !beside {
+			fs.byDigest[d] = f
+		}
 		fs.used[d]++
 		p.running.Go(f.run)
-	}
-	if f.size != w.desc.Size { // two manifests of the origin contradict each other
-		p.sizes.drop(w.here, d)
-		return nil, false, registry.Errorf(registry.Faulty, w.here, "the upstream registry gives blob %s two sizes, %d and %d; try again", d, f.size, w.desc.Size)
 	}
 	f.homes[w.here] = true
 	f.users++

@@ -651,3 +651,35 @@ func TestCacheFollowsARush(t *testing.T) {
 		}
 	}
 }
+
+// TestSizesOfOneBlob: a repository of the origin that describes a blob wrongly does
+// not keep others from it meanwhile.
+func TestSizesOfOneBlob(t *testing.T) {
+	s := newBlobStack(t)
+	g := newGate()
+	s.origin.body = func(n int, p part, r io.ReadCloser) (io.ReadCloser, error) {
+		if n == 1 {
+			return g.body(n, p, r)
+		}
+		return r, nil
+	}
+	content := registrytest.Random(1000)
+	d := s.ship(t, content)
+	from, err := s.origin.Blob(t.Context(), blobThere, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong, _, err := s.board(t.Context(), &wanted{p: s.Registry, here: "hub/library/other", there: "library/other",
+		desc: oci.Descriptor{Digest: d, Size: 5}, from: from})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-wrong.ready
+	takeAll(t, s.open(t, d, 0), content)
+	g.to(5)
+	<-wrong.over
+	s.flights.leave(wrong)
+	registrytest.WantCode(t, "the one of another size", wrong.result, registry.Faulty)
+	s.landed(t, d)
+	s.wantCached(t, blobHere, d, true)
+}

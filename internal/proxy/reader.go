@@ -139,7 +139,7 @@ func (p *Registry) missed(here string, ref oci.Ref, said meta.ProxyTag) (_ answe
 	}
 	age := p.age(said.CheckedAt)
 	err := &registry.Error{Code: registry.ManifestUnknown, Repo: here, Detail: named(ref)}
-	return absent(err, registry.Freshness{Hit: true, Age: age}), age < p.stretched(p.o.NegativeTTL)
+	return absent(err, registry.Freshness{Hit: true, Age: age}), p.recent(said.CheckedAt, p.stretched(p.o.NegativeTTL))
 }
 
 // cached looks into the cache.
@@ -210,7 +210,7 @@ func (p *Registry) keep(ctx context.Context, here string, m registry.Manifest, p
 // get gets a manifest from the origin and holds it against its digest and the
 // rules of manifests: what others send is never believed.
 func (p *Registry) get(ctx context.Context, there string, ref oci.Ref) (registry.Manifest, *oci.Manifest, error) {
-	m, err := p.origin.Manifest(ctx, there, ref)
+	m, err := within(ctx, p, func(ctx context.Context) (registry.Manifest, error) { return p.origin.Manifest(ctx, there, ref) })
 	if err != nil {
 		return registry.Manifest{}, nil, theirs(err, there)
 	}

@@ -159,7 +159,7 @@ func unheard(err error, here string, subject oci.Digest) error {
 }
 
 func (p *Registry) freshReferrers(h heard) bool {
-	return !h.at.IsZero() && p.age(h.at) < p.stretched(p.o.ReferrersTTL)
+	return p.recent(h.at, p.stretched(p.o.ReferrersTTL))
 }
 
 // servableReferrers reports whether a list will do where the origin does not answer.
@@ -228,18 +228,43 @@ func (p *Registry) keepReferrers(ctx context.Context, here string, subject oci.D
 
 // listReferrers is all that the origin lists, by digest.
 func (p *Registry) listReferrers(ctx context.Context, here, there string, subject oci.Digest) ([]oci.Descriptor, error) {
-	list, tagged, err := p.originReferrers(ctx, there, subject)
+	var tagged bool
+	list, err := within(ctx, p, func(ctx context.Context) (list []oci.Descriptor, err error) {
+		list, tagged, err = p.originReferrers(ctx, there, subject)
+		return list, err
+	})
 	switch {
 	case plainlyAbsent(err):
-		return nil, nil
+		return p.noneAnyMore(ctx, here, there, subject)
 	case err != nil:
 		return nil, err
 	}
 	list = tidied(list)
-	if tagged {
-		return p.confirmed(ctx, here, there, subject, list)
+	switch {
+	case !tagged:
+		return list, nil
+	case len(list) == 0:
+		return p.noneAnyMore(ctx, here, there, subject)
 	}
-	return list, nil
+	return p.confirmed(ctx, here, there, subject, list)
+}
+
+// noneAnyMore is the list where an origin has nothing by any of the names that
+// referrers are found by: none, if there were none before. Else that is believed of
+// a subject that it has. One that it has not was deleted there, or what answers for
+// the origin just now is none of it: what is kept of that is still signed.
+func (p *Registry) noneAnyMore(ctx context.Context, here, there string, subject oci.Digest) ([]oci.Descriptor, error) {
+	known, err := p.knownReferrers(ctx, here, subject)
+	if err != nil || known.at.IsZero() || len(known.list) == 0 {
+		return nil, err
+	}
+	_, err = within(ctx, p, func(ctx context.Context) (oci.Descriptor, error) {
+		return p.origin.Resolve(ctx, there, oci.DigestRef(subject))
+	})
+	if plainlyAbsent(err) {
+		return known.list, nil
+	}
+	return nil, err
 }
 
 func (p *Registry) originReferrers(ctx context.Context, there string, subject oci.Digest) (list []oci.Descriptor, tagged bool, err error) {

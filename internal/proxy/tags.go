@@ -73,7 +73,7 @@ func (p *Registry) settled(t tagName, k known, rules freshness, checked bool) (_
 	case !k.cached || k.said.Digest != k.m.Digest || k.said.CheckedAt.IsZero() || p.goneForGood(k.said):
 		return answer{}, false
 	}
-	fresh := checked || rules.fresh < 0 || p.age(k.said.CheckedAt) < p.stretched(rules.fresh)
+	fresh := checked || rules.fresh < 0 || p.recent(k.said.CheckedAt, p.stretched(rules.fresh))
 	return hit(k.m, registry.Freshness{Age: p.ageOf(k)}), fresh
 }
 
@@ -225,6 +225,16 @@ func (p *Registry) stale(k known, rules freshness, err error) (_ answer, ok bool
 	f := registry.Freshness{Forward: "stale", Status: statusOf(err), Detail: detailOf(err), Age: p.ageOf(k)}
 	young := rules.stale == 0 || f.Age >= 0 && f.Age <= rules.stale
 	return answer{m: k.m, result: "stale", fresh: f}, k.cached && young
+}
+
+// clocksDiffer is how far the clocks of those who share a state may be apart.
+const clocksDiffer = time.Minute
+
+// recent reports whether something was heard for less than d. What was heard in
+// the future was heard by a clock that was wrong, some time ago.
+func (p *Registry) recent(since time.Time, d time.Duration) bool {
+	age := p.o.Now().Sub(since)
+	return !since.IsZero() && age < d && age >= -clocksDiffer
 }
 
 // age is for how long something is so.
