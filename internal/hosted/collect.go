@@ -49,7 +49,7 @@ func (c *Collected) Add(o Collected) {
 // fails by itself is put off and does not stop the rest. Several at a time, in
 // one process or more, are safe, and no faster.
 func (r *Registry) Collect(ctx context.Context) (Collected, error) {
-	c := &collection{Registry: r, pace: pace{rate: r.o.Rate}}
+	c := &collection{Registry: r, pace: pace{rate: r.o.Rate, began: time.Now()}}
 	err := errors.Join(c.drain(ctx, []*queue{
 		{batch: rowBatch, step: c.projects},
 		{batch: rowBatch, step: c.uploads},
@@ -210,14 +210,19 @@ func (r *Registry) beingWritten(ctx context.Context, key string) (bool, error) {
 }
 
 // restShare is how much longer than it works collection rests: where all are
-// slow, it slows down more than they do.
-const restShare = 3
+// slow, it slows down more than they do. A run that goes on for longShift has much
+// to catch up with, and rests no longer than it works.
+const (
+	restShare = 3
+	longShift = time.Minute
+)
 
 // pace spreads work over time: so many rows a second, and rests in between. A
 // rate of 0 is no bound, and no rest.
 type pace struct {
-	rate int
-	next time.Time
+	rate  int
+	began time.Time
+	next  time.Time
 }
 
 // wait until more may be done.
@@ -241,7 +246,11 @@ func (p *pace) wait(ctx context.Context) error {
 
 func (p *pace) spent(rows int, took time.Duration) {
 	if p.rate > 0 {
-		p.next = time.Now().Add(max(time.Duration(rows)*time.Second/time.Duration(p.rate), restShare*took))
+		rest := restShare * took
+		if time.Since(p.began) > longShift {
+			rest = took
+		}
+		p.next = time.Now().Add(max(time.Duration(rows)*time.Second/time.Duration(p.rate), rest))
 	}
 }
 

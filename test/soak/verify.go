@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -79,12 +80,22 @@ func (c *client) surely(read func() (found, error)) error {
 	return violated(nil, "there is still no answer, although all parts are up")
 }
 
+// mostCollecting is how long collection may take at the end, whatever waits.
+const mostCollecting = 20 * time.Minute
+
+func laterOf(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // collected waits until what is stored is what must be, and no more. Missing is
 // wrong at any time; too much only when collection had time enough.
 func (s *soak) collected(ctx context.Context) error {
 	g := s.o.Graces
 	end := time.Now().Add(4*max(g.Untagged, g.Orphans) + g.Unreferenced + g.Upload + 2*time.Minute)
-	began := time.Now()
+	began, least := time.Now(), math.MaxInt
 	for {
 		v, err := s.system.Inventory(ctx)
 		if err != nil {
@@ -99,7 +110,12 @@ func (s *soak) collected(ctx context.Context) error {
 				time.Since(began).Round(time.Second), len(s.repos), len(v.Manifests), len(v.Tags), len(v.Links), len(v.Blobs), len(v.Objects))
 			return nil
 		}
-		if time.Now().After(end) {
+		// Collection is slow beside load, and what it could not do under kills it
+		// does now: for as long as it gets on, it has time.
+		if len(more) < least {
+			least, end = len(more), laterOf(end, time.Now().Add(time.Minute))
+		}
+		if time.Now().After(end) || time.Since(began) > mostCollecting {
 			return violated(s.repoOf(more[0]), "the store still has, after %v, what should be collected:\n  %s",
 				time.Since(began).Round(time.Second), strings.Join(more[:min(50, len(more))], "\n  "))
 		}
