@@ -3,7 +3,9 @@ package test
 import "testing"
 
 // What every cache must do, each by its number. They run side by side: each has
-// upstreams and proxies of its own.
+// upstreams and proxies of its own. 30 is TestProxyDiskFull; 32, real registries
+// and real clients, is TestProxyClients, TestProxyPrefetch, TestProxyMirrors and
+// TestProxyOfOurs.
 var cacheChecks = map[string]func(*cacheCheck){
 	"01 fifty cold readers are one request":      fiftyReaders,
 	"02 the first reader leaves":                 firstReaderLeaves,
