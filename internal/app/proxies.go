@@ -112,6 +112,15 @@ func (p *proxies) run(ctx context.Context) {
 	}
 }
 
+// nowhere are the routes of requests that outlive what they would lead to.
+func nowhere() *routes {
+	mux, err := registry.NewMux(nil)
+	if err != nil { // it has no routes to be wrong
+		panic(err)
+	}
+	return &routes{users: 1, mux: mux, table: namespace.NewTable(nil, nil, nil)}
+}
+
 // close lets go of all, after the last request.
 func (p *proxies) close() {
 	p.mu.Lock()
@@ -120,7 +129,7 @@ func (p *proxies) close() {
 		return
 	}
 	p.ended = true
-	p.current.Load().release()
+	p.current.Swap(nowhere()).release()
 	p.closing.Wait()
 	if err := os.RemoveAll(p.spool); err != nil {
 		p.log.Warn("the folder for what proxies fetch could not be emptied; the next start does it", "error", err)

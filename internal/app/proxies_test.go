@@ -24,6 +24,7 @@ import (
 	"github.com/berth-registry/berth/internal/meta"
 	"github.com/berth-registry/berth/internal/oci"
 	"github.com/berth-registry/berth/internal/proxyspec"
+	"github.com/berth-registry/berth/internal/registry"
 )
 
 // another is another registry, as a server that counts what it is asked.
@@ -698,5 +699,16 @@ func TestBudgetOf(t *testing.T) {
 		if got := budgetOf(proxyspec.Proxy{Name: tt.name, Cache: proxyspec.Cache{Size: tt.own}}, usage, tt.together); got.Bytes != tt.want {
 			t.Errorf("%+v: %d", tt, got.Bytes)
 		}
+	}
+}
+
+// TestRequestAfterTheEnd: who comes when all is closed finds nothing, and goes.
+func TestRequestAfterTheEnd(t *testing.T) {
+	s := proxySite(t, "proxies: [{name: docker.io}]", nil)
+	s.proxies.close()
+	held := s.proxies.held()
+	defer held.release()
+	if _, err := held.mux.Resolve(t.Context(), "docker.io/library/app", oci.TagRef("1")); !registry.IsCode(err, registry.NameUnknown) {
+		t.Errorf("after the end: %v", err)
 	}
 }
