@@ -20,6 +20,7 @@ const (
 	maxPages = 10_000
 	maxPage  = 32 << 20  // bytes
 	maxList  = 256 << 20 // bytes, all pages together
+	maxHeld  = 32 << 20  // bytes of names that are held at once, to be sorted
 )
 
 // Tags asks for what comes after the given tag, page by page.
@@ -101,9 +102,16 @@ func yieldAfter(list []string, last string, check func(string) error, yield func
 // sorted collects a whole list.
 func (r *Registry) sorted(ctx context.Context, req request) ([]string, error) {
 	var all []string
+	held := 0
 	for page, err := range r.pages(ctx, req, "") {
 		if err != nil {
 			return nil, err
+		}
+		for _, name := range page {
+			held += len(name)
+		}
+		if held > maxHeld {
+			return nil, faulty(req.repo, "its list is in no order, and has more than %d bytes", maxHeld)
 		}
 		all = append(all, page...)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/berth-registry/berth/internal/oci"
@@ -36,6 +37,30 @@ func TestListsInAnotherOrder(t *testing.T) {
 	want := []string{"B", "C", "a", "b", "c"}
 	registrytest.WantList(t, "tags", r.Tags(t.Context(), "team/app", ""), want...)
 	registrytest.WantList(t, "tags after B", r.Tags(t.Context(), "team/app", "B"), want[1:]...)
+}
+
+// TestEndlessListInNoOrder: what has to be sorted has to be held, and is bounded.
+func TestEndlessListInNoOrder(t *testing.T) {
+	name := strings.Repeat("x", 120)
+	page := `{"tags":["b","a"` + strings.Repeat(`,"`+name+`"`, 998) + `]}`
+	var sent atomic.Int64
+	r := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		i := 0
+		fmt.Sscan(r.URL.Query().Get("page"), &i)
+		w.Header().Add("Link", fmt.Sprintf(`<%s?page=%d>; rel="next"`, r.URL.Path, i+1))
+		sent.Add(int64(len(page)))
+		io.WriteString(w, page[:len(page)-2]+fmt.Sprintf(`,"end-%d"]}`, i)) // no page repeats the last
+	})
+	for _, err := range r.Tags(t.Context(), "team/app", "") {
+		if err != nil {
+			registrytest.WantCode(t, "an endless list", err, registry.Faulty)
+			if n := sent.Load(); n > 40<<20 {
+				t.Errorf("%d bytes were held", n)
+			}
+			return
+		}
+	}
+	t.Error("an endless list has an end")
 }
 
 func TestListsWithoutLinks(t *testing.T) {
