@@ -15,6 +15,7 @@ import (
 // it leave, for others will want it; see leave for the exceptions.
 type flights struct {
 	folder  string // of spools
+	room    func(folder string) (free, all int64, known bool)
 	buffers sync.Pool
 
 	patience time.Duration // of a client that waits for its first byte
@@ -23,6 +24,7 @@ type flights struct {
 	mu       sync.Mutex
 	byDigest map[oci.Digest]*flight
 	used     map[oci.Digest]int // flights, and readers of such as are over
+	spools   map[*spool]bool    // that are open
 }
 
 // What a fetch takes from the origin at once, and how much of that may wait to be
@@ -35,7 +37,7 @@ const (
 type buffer [bufferSize]byte
 
 func (fs *flights) open(folder string) error {
-	fs.folder = folder
+	fs.folder, fs.room, fs.spools = folder, roomIn, map[*spool]bool{}
 	fs.buffers.New = func() any { return new(buffer) }
 	fs.patience, fs.pause = 5*time.Second, 200*time.Millisecond
 	fs.byDigest, fs.used = map[oci.Digest]*flight{}, map[oci.Digest]int{}
@@ -131,11 +133,40 @@ func (fs *flights) leave(f *flight) {
 	}
 	switch {
 	case f.users == 0 && f.spool != nil:
-		f.spool.close()
+		fs.closeSpool(f.spool)
 	case f.users == 1 && fs.byDigest[f.digest] == f && (f.waiting || f.abandoned()):
 		delete(fs.byDigest, f.digest)
 		f.cancel()
 	}
+}
+
+const mostSpared = 1 << 30 // bytes of a disk that spools leave to others, or a twentieth of it
+
+// spool makes a file for a blob of a size that the origin claims: it must not
+// fill the disk on which a database may lie. Errors: errSpool.
+func (fs *flights) spool(size int64) (*spool, error) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if free, all, known := fs.room(fs.folder); known {
+		free -= min(mostSpared, all/20)
+		for s := range fs.spools {
+			free -= s.size - s.progress()
+		}
+		if size > free {
+			return nil, fmt.Errorf("%w: %d bytes would leave too little room on its disk", errSpool, size)
+		}
+	}
+	s, err := newSpool(fs.folder, size)
+	if err == nil {
+		fs.spools[s] = true
+	}
+	return s, err
+}
+
+// closeSpool frees a spool; the caller holds mu.
+func (fs *flights) closeSpool(s *spool) {
+	delete(fs.spools, s)
+	s.close()
 }
 
 // abandoned reports whether too little has come for going on without readers.

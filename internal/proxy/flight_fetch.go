@@ -24,7 +24,7 @@ const (
 // cache. Errors: why it is not in the cache; errSpool where it cannot be written
 // down, but may be had.
 func (f *flight) fetch() error {
-	spool, err := newSpool(f.p.flights.folder, f.size)
+	spool, err := f.p.flights.spool(f.size)
 	if err != nil {
 		f.notKept(err)
 		return err
@@ -33,7 +33,9 @@ func (f *flight) fetch() error {
 	src.blob = f.from
 	defer src.Close()
 	if err := safely(src.open); err != nil {
-		spool.close()
+		f.p.flights.mu.Lock()
+		f.p.flights.closeSpool(spool)
+		f.p.flights.mu.Unlock()
 		f.refused(err)
 		f.p.o.Observe(Event{Kind: "fetch", Result: "error"})
 		return err

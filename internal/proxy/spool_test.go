@@ -114,6 +114,7 @@ func testSpoolFull(t *testing.T, wrong bool) {
 	})
 	s := newBlobStack(t, func(o *Options) { o.Spool = disk })
 	s.spool = disk
+	s.flights.room = func(string) (int64, int64, bool) { return 0, 0, false } // others may fill it meanwhile
 	content := registrytest.Random(large)
 	d := s.ship(t, content)
 	g := newGate()
@@ -248,4 +249,37 @@ func TestLeftoversOfACrash(t *testing.T) {
 	if err := fs.open(other); err == nil {
 		t.Error("a file was taken for a folder")
 	}
+}
+
+// TestSpoolLeavesRoom: what is said to be too large for the disk passes through,
+// with what is on its way counted in.
+func TestSpoolLeavesRoom(t *testing.T) {
+	s := newBlobStack(t)
+	free := int64(3 << 20)
+	s.flights.room = func(string) (int64, int64, bool) { return free, 20 << 20, true } // of which 1 MiB is spared
+	content := registrytest.Random(2 << 20)
+	first := s.ship(t, content)
+	g := newGate()
+	s.origin.body = func(n int, p part, r io.ReadCloser) (io.ReadCloser, error) {
+		if n == 1 {
+			return g.body(n, p, r)
+		}
+		return r, nil
+	}
+	g.to(1 << 20)
+	r := s.open(t, first, 0)
+	take(t, r, content[:1<<19])
+	second := registrytest.Random(2<<20 + 1)
+	d := s.ship(t, second)
+	takeAll(t, s.open(t, d, 0), second)
+	s.wantCached(t, blobHere, d, false)
+	g.to(2 << 20)
+	takeAll(t, r, content[1<<19:])
+	s.landed(t, first)
+	s.wantCached(t, blobHere, first, true)
+	third := registrytest.Random(2 << 20)
+	d = s.ship(t, third)
+	takeAll(t, s.open(t, d, 0), third)
+	s.landed(t, d)
+	s.wantCached(t, blobHere, d, true)
 }
