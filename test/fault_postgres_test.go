@@ -350,9 +350,10 @@ func TestPostgresConnections(t *testing.T) {
 	w := newWorld(t)
 	s := w.stock()
 	giveBack := w.postgres.occupy()
-	w.toPG.reset() // berth has none now
+	w.toPG.refuse() // berth has none now, and gets none of those
 	time.Sleep(100 * time.Millisecond)
 	again := w.postgres.occupy()
+	w.toPG.pass()
 	unavailable(t, w.all([]request{{"GET", "/v2/fault/app/tags/list", nil}, {"GET", "/v2/_catalog", nil}, {"POST", "/v2/fault/app/blobs/uploads/", nil}}))
 	w.book.says(t, "too many clients")
 	giveBack()
